@@ -1,0 +1,49 @@
+"""Apache Airflow provider for AI video: Hailuo 02 through the Apiframe API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return what Airflow wants to know of a provider (entry point `apache_airflow_provider`)."""
+    return {
+        "package-name": "airflow-provider-hailuo",
+        "name": "Hailuo",
+        "description": "AI video with Hailuo 02 through the Apiframe API.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": "Hailuo",
+                "external-doc-url": "https://apiframe.ai",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.hooks.hailuo"]}],
+        "operators": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.operators.hailuo"]}],
+        "triggers": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.triggers.hailuo"]}],
+        "connection-types": [
+            {
+                "connection-type": "hailuo",
+                "hook-class-name": "airflow_provider_hailuo.hooks.hailuo.HailuoHook",
+                "hook-name": "Hailuo (Apiframe)",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["schema", "login", "port", "extra"],
+                    "relabeling": {"password": "Apiframe API key", "host": "Base URL"},
+                    "placeholders": {"password": "afk_...", "host": "https://api.apiframe.ai"},
+                },
+                "conn-fields": {
+                    "timeout": {
+                        "label": "Request timeout (seconds)",
+                        "schema": {"type": ["integer", "null"], "default": 30},
+                    },
+                    "retries": {
+                        "label": "Retries of a request",
+                        "schema": {"type": ["integer", "null"], "default": 4},
+                    },
+                },
+            }
+        ],
+    }

@@ -1,0 +1,1 @@
+"""The Apiframe v2 API, typed. Nothing in here knows Airflow."""

@@ -1,0 +1,202 @@
+"""Each endpoint once: how to ask, and how to read the answer. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Generic, Literal, TypeVar
+
+import pydantic
+import pydantic_core
+
+from airflow_provider_hailuo.apiframe import errors
+from airflow_provider_hailuo.apiframe.models import Account, Job, JobPage, Submission, Upload, VideoRequest
+
+T = TypeVar("T")
+M = TypeVar("M", bound=pydantic.BaseModel)
+
+IDEMPOTENCY_KEY_CHARACTERS = 255
+
+_ERRORS: Mapping[int, type[errors.ApiframeError]] = {
+    400: errors.BadRequestError,
+    401: errors.AuthenticationError,
+    402: errors.InsufficientCreditsError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    429: errors.RateLimitError,
+}
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request to the API and the way to read its answer.
+
+    `read` turns the decoded JSON of a 2xx answer into a value and raises pydantic's `ValidationError` or
+    `ValueError` when it has another shape. `job_id` names the job in errors.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    read: Callable[[Any], T]
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    json: Mapping[str, Any] | None = None
+    files: Mapping[str, tuple[str, bytes]] | None = None
+    idempotency_key: str | None = None
+    job_id: str | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether sending it twice has no more effect than sending it once."""
+        return self.method == "GET" or self.idempotency_key is not None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of this call alone; the key and the like are the client's."""
+        return {} if self.idempotency_key is None else {"Idempotency-Key": self.idempotency_key}
+
+    def parse(self, status: int, headers: Mapping[str, str], body: bytes) -> T:
+        """Return the value of an answer.
+
+        `status` is the HTTP status, `headers` maps lower-case names (or ignores case), `body` holds the decoded
+        bytes. Raises the `ApiframeError` that fits the status, `UnreadableAnswerError` for a body of another
+        shape than the reference tells.
+        """
+        request_id = headers.get("x-request-id")
+        facts: dict[str, Any] = {
+            "status": status,
+            "request_id": errors.excerpt(request_id, 80) if request_id else None,
+            "job_id": self.job_id,
+        }
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            raise _status_error(status, headers, body, facts)
+        try:
+            return self.read(pydantic_core.from_json(body))
+        except pydantic.ValidationError as error:
+            problem = error.errors()[0]
+            reason = f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}"
+        except ValueError as error:
+            reason = str(error)
+        raise errors.UnreadableAnswerError(
+            f"The answer to {self.method} {self.path} cannot be read: {errors.excerpt(reason)}; "
+            f"it begins with {errors.excerpt(body, 120)!r}",
+            **facts,
+        )
+
+
+def generate_video(request: VideoRequest, idempotency_key: str | None = None) -> Call[Submission]:
+    """`POST /v2/videos/generate`: submit `request`.
+
+    With the same `idempotency_key` (1 to 255 printable ASCII characters) within 24 hours the API answers with
+    the original job and creates none (Apiframe reference, "Idempotency"). Raises `InvalidInputError` for a key
+    of another form.
+    """
+    if idempotency_key is not None and not re.fullmatch(
+        rf"[!-~]([ -~]{{0,{IDEMPOTENCY_KEY_CHARACTERS - 2}}}[!-~])?", idempotency_key
+    ):
+        problem = f"must be 1 to {IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters, with no blank at either end"
+        raise errors.InvalidInputError.of(("idempotency_key", idempotency_key, problem))
+    return Call(
+        "POST",
+        "/v2/videos/generate",
+        Submission.model_validate,
+        json=request.to_wire(),
+        idempotency_key=idempotency_key,
+    )
+
+
+def get_job(job_id: str) -> Call[Job]:
+    """`GET /v2/jobs/{id}`: the job as it is now. Raises `InvalidInputError` when `job_id` is no UUID."""
+    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", job_id):
+        raise errors.InvalidInputError.of(("job_id", job_id, "must be a UUID, as the submission returned it"))
+
+    def read(answer: Any) -> Job:
+        job = Job.model_validate(answer)
+        if job.id != job_id:
+            raise ValueError(f"it is about job {job.id}, asked was {job_id}")
+        return job
+
+    return Call("GET", f"/v2/jobs/{job_id}", read, job_id=job_id)
+
+
+def list_jobs(*, limit: int = 100, cursor: str | None = None) -> Call[JobPage]:
+    """`GET /v2/jobs`: one page of the user's jobs, newest first.
+
+    `limit` is the size of the page, 1 to 100 jobs (default 100); `cursor` the previous page's `next_cursor`,
+    None (default) for the first page.
+    """
+    params: dict[str, str | int] = {"limit": limit}
+    if cursor is not None:
+        params["cursor"] = cursor
+    return Call("GET", "/v2/jobs", JobPage.model_validate, params=params)
+
+
+def get_account() -> Call[Account]:
+    """`GET /v2/me`: whose key this is, and the team's balance."""
+    return Call("GET", "/v2/me", Account.model_validate)
+
+
+def upload(name: str, content: bytes) -> Call[Upload]:
+    """`POST /v2/uploads`: store `content` (image of at most 25 MB, video of 50 MB) under the file name `name`."""
+    return Call("POST", "/v2/uploads", Upload.model_validate, files={"file": (name, content)})
+
+
+def _status_error(
+    status: int, headers: Mapping[str, str], body: bytes, facts: Mapping[str, Any]
+) -> errors.ApiframeError:
+    try:
+        answer = pydantic_core.from_json(body)
+    except ValueError:
+        answer = None
+    answer = answer if isinstance(answer, dict) else {}
+    said = answer.get("error")
+    text = errors.excerpt(said if isinstance(said, str) and said else body or b"(no body)")
+    facts = {**facts, "retry_after": retry_after_seconds(headers, datetime.now(timezone.utc))}
+    if status == HTTPStatus.BAD_REQUEST:
+        details = _details(answer.get("details"))
+        fields = "; ".join(f"{name}: {', '.join(complaints)}" for name, complaints in details.items())
+        text += f": {errors.excerpt(fields, 1000)}" if fields else ""
+        return errors.BadRequestError(f"Apiframe refuses the request: {text}", details=details, **facts)
+    if status == HTTPStatus.PAYMENT_REQUIRED:
+        required, available = (_number(answer.get(name)) for name in ("creditsRequired", "creditsAvailable"))
+        text += "" if required is None else f": {required} credits needed, {available} there"
+        return errors.InsufficientCreditsError(text, required=required, available=available, **facts)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return errors.ServerError(f"Apiframe is out of order: {text}", **facts)
+    if status in _ERRORS:
+        return _ERRORS[status](f"Apiframe answers: {text}", **facts)
+    location = headers.get("location")
+    redirect = f" (a redirect to {errors.excerpt(location)!r}, not followed)" if location else ""
+    return errors.UnexpectedStatusError(f"Unexpected answer{redirect}: {text}", **facts)
+
+
+def _details(details: Any) -> dict[str, list[str]]:
+    if not isinstance(details, dict):
+        return {}
+    return {
+        errors.excerpt(name, 80): [errors.excerpt(str(c)) for c in (found if isinstance(found, list) else [found])]
+        for name, found in details.items()
+    }
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return what `Retry-After` asks for in seconds (0 or more), or None when it is absent or unreadable.
+
+    It holds either seconds or an HTTP date (RFC 9110, 10.2.3), which is compared with `now`.
+    """
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or timezone.utc) - now).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

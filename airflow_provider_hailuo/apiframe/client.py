@@ -1,0 +1,273 @@
+"""`Client` and `AsyncClient`: send a call over httpx, retry what may be retried, raise. Nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+
+from airflow_provider_hailuo import __version__
+from airflow_provider_hailuo.apiframe.backoff import backoff
+from airflow_provider_hailuo.apiframe.calls import Call
+from airflow_provider_hailuo.apiframe.errors import (
+    ApiframeError,
+    InvalidInputError,
+    NetworkError,
+    RateLimitError,
+    RequestTimeoutError,
+    UnreadableAnswerError,
+    excerpt,
+)
+
+T = TypeVar("T")
+
+BASE_URL = "https://api.apiframe.ai"
+CONNECT_SECONDS = 10.0
+POOL_SECONDS = 60.0
+BODY_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach the API.
+
+    - `api_key`: the key, `afk_...`. It is left out of every representation.
+    - `base_url`: where the API is (default `https://api.apiframe.ai`). Plain http is for loopback only.
+    - `timeout`: seconds that a server may stay silent, and a whole answer may take (default 30).
+    - `retries`: how often a call is sent again after a passing failure (default 4).
+
+    Raises `InvalidInputError`, which says what to type, and never tells the key.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = BASE_URL
+    timeout: float = 30.0
+    retries: int = 4
+
+    def __post_init__(self) -> None:
+        if not (self.api_key and self.api_key.isascii() and self.api_key.isprintable() and " " not in self.api_key):
+            raise InvalidInputError("api_key: must be one word of ASCII characters, as Apiframe shows it (afk_...)")
+        _check_base_url(self.base_url)
+        if not 0 < self.timeout <= 3600:
+            raise InvalidInputError.of(("timeout", self.timeout, "must be seconds above 0, at most 3600"))
+        if not 0 <= self.retries <= 20:
+            raise InvalidInputError.of(("retries", self.retries, "must be a number from 0 to 20"))
+
+
+def _check_base_url(base_url: str) -> None:
+    def refuse(problem: str) -> NoReturn:
+        shown = base_url.rpartition("@")[2]  # what stands before an @ may be a secret
+        raise InvalidInputError.of(("base_url", shown, f"{problem}; type for example {BASE_URL}"))
+
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname, parts.port
+        httpx.URL(base_url)
+    except (ValueError, httpx.InvalidURL):
+        refuse("is no URL")
+    if parts.scheme not in {"https", "http"} or not host:
+        refuse("must begin with https:// and name a host")
+    if parts.username is not None or parts.query or parts.fragment:
+        refuse("must hold no user, query or fragment")
+    if parts.scheme == "http" and not _is_loopback(host):
+        refuse("would send the key unencrypted: http:// is for a loopback address only, elsewhere use https://")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@lru_cache(maxsize=4)
+def _ssl_context(ca_file: str | None, ca_directory: str | None) -> ssl.SSLContext:
+    # Loading the certificates blocks for 35 ms: once per process, not once per client.
+    if not (ca_file or ca_directory):
+        return httpx.create_ssl_context()
+    try:
+        return ssl.create_default_context(cafile=ca_file, capath=ca_directory)
+    except OSError as error:
+        problem = f"cannot be read ({error}); name a file of CA certificates, or unset it"
+        raise InvalidInputError.of(("SSL_CERT_FILE or REQUESTS_CA_BUNDLE", ca_file, problem)) from error
+
+
+def _http_options(settings: Settings) -> dict[str, Any]:
+    ca_file = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    return {
+        "base_url": settings.base_url,
+        "headers": {
+            "X-API-Key": settings.api_key,
+            "Accept": "application/json",
+            "User-Agent": f"airflow-provider-hailuo/{__version__}",
+        },
+        "timeout": httpx.Timeout(
+            connect=CONNECT_SECONDS, read=settings.timeout, write=settings.timeout, pool=POOL_SECONDS
+        ),
+        "verify": _ssl_context(ca_file, os.environ.get("SSL_CERT_DIR")),
+        "limits": httpx.Limits(max_connections=100, max_keepalive_connections=20),
+        # A redirect would carry the key to another host.
+        "follow_redirects": False,
+    }
+
+
+def _request_options(call: Call[Any]) -> dict[str, Any]:
+    return {
+        "method": call.method,
+        "url": call.path,
+        "params": dict(call.params) or None,
+        "json": call.json,
+        "files": call.files,
+        "headers": call.headers,
+    }
+
+
+class _Body:
+    """Collects the body of an answer within limits of size and time."""
+
+    def __init__(self, call: Call[Any], seconds: float) -> None:
+        self._call = call
+        self._deadline = time.monotonic() + seconds
+        self._seconds = seconds
+        self.content = bytearray()
+
+    def add(self, chunk: bytes) -> None:
+        self.content += chunk
+        if len(self.content) > BODY_BYTES:
+            raise UnreadableAnswerError(
+                f"The answer to {self._call.method} {self._call.path} is larger than {BODY_BYTES} bytes",
+                job_id=self._call.job_id,
+            )
+        if time.monotonic() > self._deadline:
+            raise RequestTimeoutError(
+                f"{self._call.method} {self._call.path}: the answer was not complete after {self._seconds:g} s",
+                job_id=self._call.job_id,
+            )
+
+
+def _raise_network_error(call: Call[Any], error: httpx.HTTPError) -> NoReturn:
+    what = f"{call.method} {call.path}: {type(error).__name__} {excerpt(str(error))}".rstrip()
+    kind = RequestTimeoutError if isinstance(error, httpx.TimeoutException) else NetworkError
+    if isinstance(error, httpx.DecodingError):
+        raise UnreadableAnswerError(what, job_id=call.job_id) from error
+    raise kind(what, job_id=call.job_id) from error
+
+
+def _retry_policy(call: Call[Any], retries: int) -> dict[str, Any]:
+    def may_repeat(error: BaseException) -> bool:
+        # After a 429 the API has done nothing; after anything else a POST may have been carried out.
+        return isinstance(error, RateLimitError) or (
+            isinstance(error, ApiframeError) and error.transient and call.repeatable
+        )
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        return backoff(state.attempt_number, state.outcome.exception() if state.outcome else None)
+
+    return {
+        "retry": tenacity.retry_if_exception(may_repeat),
+        "wait": wait,
+        "stop": tenacity.stop_after_attempt(retries + 1),
+        "reraise": True,
+    }
+
+
+class Client:
+    """A synchronous client. One object serves one thread; close it, or use it as a context manager.
+
+    Parameters: `settings` says how to reach the API; `transport` replaces httpx's own (default: none);
+    `sleep` waits that many seconds between tries (default `time.sleep`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._settings = settings
+        self._sleep = sleep
+        self._http = httpx.Client(**_http_options(settings), transport=transport)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def send(self, call: Call[T], *, retries: int | None = None) -> T:
+        """Send `call` and return its value.
+
+        `retries` overrides the settings' number. 429 is always tried again; 5xx, network errors and unreadable
+        answers for a GET, and for a POST that carries an idempotency key. Raises the last `ApiframeError`.
+        """
+        policy = _retry_policy(call, self._settings.retries if retries is None else retries)
+        value: T = tenacity.Retrying(**policy, sleep=self._sleep)(self._send_once, call)
+        return value
+
+    def _send_once(self, call: Call[T]) -> T:
+        body = _Body(call, self._settings.timeout)
+        try:
+            with self._http.stream(**_request_options(call)) as response:
+                for chunk in response.iter_bytes():
+                    body.add(chunk)
+        except httpx.HTTPError as error:
+            _raise_network_error(call, error)
+        return call.parse(response.status_code, response.headers, bytes(body.content))
+
+
+class AsyncClient:
+    """An asynchronous client for one event loop. Close it, or use it as an async context manager.
+
+    Parameters as for `Client`; `sleep` is awaited (default `asyncio.sleep`).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self._sleep = sleep
+        self._http = httpx.AsyncClient(**_http_options(settings), transport=transport)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def send(self, call: Call[T], *, retries: int | None = None) -> T:
+        """Send `call` and return its value; as `Client.send`."""
+        policy = _retry_policy(call, self._settings.retries if retries is None else retries)
+        return await tenacity.AsyncRetrying(**policy, sleep=self._sleep)(self._send_once, call)
+
+    async def _send_once(self, call: Call[T]) -> T:
+        body = _Body(call, self._settings.timeout)
+        try:
+            async with self._http.stream(**_request_options(call)) as response:
+                async for chunk in response.aiter_bytes():
+                    body.add(chunk)
+        except httpx.HTTPError as error:
+            _raise_network_error(call, error)
+        return call.parse(response.status_code, response.headers, bytes(body.content))

@@ -1,0 +1,153 @@
+"""One exception for each way a call or a job can go wrong.
+
+Whatever comes from outside is escaped and cut before it enters a message, so that no answer can forge or
+flood a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+EXCERPT_CHARACTERS = 300
+
+
+def excerpt(text: str | bytes, limit: int = EXCERPT_CHARACTERS) -> str:
+    """Return `text` as one printable line of at most `limit` characters (default 300)."""
+    if isinstance(text, bytes):
+        text = text[: 4 * limit].decode("utf-8", "replace")
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: limit + 1])
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+class ApiframeError(Exception):
+    """Base of all errors of this package.
+
+    Parameters and attributes:
+
+    - `message`: what happened, in one line.
+    - `status`: the HTTP status of the answer; None when there was none.
+    - `request_id`: the API's `x-request-id` (worth telling its support); None when there was none.
+    - `job_id`: the job that this is about; None when none is known.
+    - `retry_after`: seconds that the API asks to wait before the next try; None when it does not say.
+    """
+
+    transient: ClassVar[bool] = False
+    """Whether the same call may well succeed a little later."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        job_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.request_id = request_id
+        self.job_id = job_id
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        facts = {"HTTP": self.status, "request": self.request_id, "job": self.job_id}
+        known = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
+        return f"{self.message} ({known})" if known else self.message
+
+
+class InvalidInputError(ApiframeError, ValueError):
+    """Input was refused here, before anything was sent or paid. The message names field, value and remedy."""
+
+    @classmethod
+    def of(cls, *problems: tuple[str, object, str]) -> InvalidInputError:
+        """Return one error for all `problems`, each a field, its value and what is wrong with it."""
+        return cls("; ".join(f"{field}: {excerpt(repr(value), 80)}: {problem}" for field, value, problem in problems))
+
+
+class BadRequestError(ApiframeError):
+    """400: the API refuses the input. `details` holds the complaints per field of the wire."""
+
+    def __init__(self, message: str, *, details: Mapping[str, list[str]] | None = None, **facts: object) -> None:
+        super().__init__(message, **facts)  # type: ignore[arg-type]
+        self.details = dict(details or {})
+
+
+class AuthenticationError(ApiframeError):
+    """401: the API key is missing or wrong."""
+
+
+class InsufficientCreditsError(ApiframeError):
+    """402: the balance is too low. `required` and `available` are credits, None when the API does not say."""
+
+    def __init__(
+        self, message: str, *, required: float | None = None, available: float | None = None, **facts: object
+    ) -> None:
+        super().__init__(message, **facts)  # type: ignore[arg-type]
+        self.required = required
+        self.available = available
+
+
+class PermissionDeniedError(ApiframeError):
+    """403: the API key is inactive or has no right to do this."""
+
+
+class NotFoundError(ApiframeError):
+    """404: there is no such job, or it belongs to another account."""
+
+
+class ConflictError(ApiframeError):
+    """409: the idempotency key was used for another request within the last 24 hours."""
+
+
+class UnexpectedStatusError(ApiframeError):
+    """A status that the API's reference does not know, a redirect for example."""
+
+
+class RateLimitError(ApiframeError):
+    """429: too many requests; `retry_after` tells how long to wait."""
+
+    transient = True
+
+
+class ServerError(ApiframeError):
+    """5xx: an outage or no capacity."""
+
+    transient = True
+
+
+class UnreadableAnswerError(ApiframeError):
+    """An answer whose body is missing, cut off, too large, no JSON or not of the documented shape."""
+
+    transient = True
+
+
+class NetworkError(ApiframeError):
+    """No answer: the name, the connection, TLS or the transfer failed."""
+
+    transient = True
+
+
+class RequestTimeoutError(NetworkError):
+    """No complete answer in time."""
+
+
+class JobError(ApiframeError):
+    """A job did not end with a video. The message says what became of it and of the credits."""
+
+
+class JobFailedError(JobError):
+    """The render failed or was cancelled. Its credits are refunded (Apiframe reference, "Errors")."""
+
+
+class JobExpiredError(JobError):
+    """The job was completed, but its file has been purged."""
+
+
+class JobWithoutVideoError(JobError):
+    """The job is COMPLETED and carries no URL of a video."""
+
+
+class JobTimeoutError(JobError):
+    """The job was not final at the deadline. It may still complete, and is paid then."""

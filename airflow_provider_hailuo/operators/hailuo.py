@@ -1,0 +1,264 @@
+"""`HailuoGenerateOperator`: one task, one video."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    BaseOperator,
+)
+
+from airflow_provider_hailuo.apiframe import calls, errors
+from airflow_provider_hailuo.apiframe.client import Client
+from airflow_provider_hailuo.apiframe.idempotency import derive_key, nth_key
+from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, HAILUO_02, Job, JobStatus, VideoRequest
+from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
+from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.triggers.hailuo import HailuoJobTrigger, raise_unless_finished
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+# Airflow's own timeout of a deferral bypasses execute_complete: it is there for a lost trigger only.
+BACKSTOP = timedelta(minutes=5)
+
+# What the API takes for a field that is not sent (Apiframe reference, Hailuo 02).
+DEFAULT_RESOLUTION = "768p"
+DEFAULT_DURATION = 6
+
+_REQUEST_FIELDS = tuple(VideoRequest.model_fields)
+
+
+class HailuoGenerateOperator(BaseOperator):
+    """Generates a video with Hailuo 02 through Apiframe and returns its URL.
+
+    The task submits the job, then waits in the triggerer, where it holds no worker slot, then resumes. The URL is
+    short-lived: copy the file to storage of your own in a task that follows.
+
+    Parameters, templated as far as they describe the request:
+
+    - `prompt`: what to show, 1 to 2000 characters.
+    - `model`: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`.
+    - `image`, `end_image`: URLs of the first and the last frame; the last one with `hailuo-02` only.
+    - `resolution`: `768p` (the API's default) or `1080p`.
+    - `duration`: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
+    - `prompt_optimizer`: whether the model may rewrite the prompt (the API's default: yes).
+    - `webhook_url`, `webhook_events`: where to announce `progress`, `completed`, `failed`.
+    - `hailuo_conn_id`: the Airflow connection (default `hailuo_default`).
+    - `deferrable`: wait in the triggerer (default) or, with False, on the worker.
+    - `poll_interval`: seconds between two looks at the job (default 5, the vendor recommends 5 to 10).
+    - `timeout`: seconds to wait, counted from the submission (default 1800). `execution_timeout` holds as well.
+    - `idempotency_key`: overrides the derived key that keeps a crash or retry from paying twice.
+
+    XComs: `return_value` is the URL; `job_id` is there right after the submission; `credit_cost` (credits) and
+    `job` (a dictionary of all that a page would show) when the job is final.
+
+    Raises `AirflowFailException`, which Airflow does not retry, for input, key, credits or rights that will not do,
+    and `AirflowException` for everything that a retry may mend. Each message says what to do, and names the job.
+    """
+
+    template_fields: Sequence[str] = (*_REQUEST_FIELDS, "hailuo_conn_id", "idempotency_key")
+    ui_color: str = "#e8e4fb"
+
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        model: str = HAILUO_02,
+        image: str | None = None,
+        end_image: str | None = None,
+        resolution: str | None = None,
+        duration: int | str | None = None,
+        prompt_optimizer: bool | str | None = None,
+        webhook_url: str | None = None,
+        webhook_events: list[str] | None = None,
+        hailuo_conn_id: str = HailuoHook.default_conn_name,
+        deferrable: bool = True,
+        poll_interval: float = 5.0,
+        timeout: float = 1800.0,
+        idempotency_key: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prompt = prompt
+        self.model = model
+        self.image = image
+        self.end_image = end_image
+        self.resolution = resolution
+        self.duration = duration
+        self.prompt_optimizer = prompt_optimizer
+        self.webhook_url = webhook_url
+        self.webhook_events = webhook_events
+        self.hailuo_conn_id = hailuo_conn_id
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.idempotency_key = idempotency_key
+        for name, seconds in (("poll_interval", poll_interval), ("timeout", timeout)):
+            if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+                raise AirflowFailException(f"{name}: {seconds!r}: must be a number of seconds above 0")
+        # What is known while the DAG is parsed is refused then, not in the night.
+        known = {name: value for name, value in self._request_fields().items() if _is_literal(value)}
+        with self._explained():
+            VideoRequest(**{"prompt": "known later", **known})
+
+    def execute(self, context: Context) -> str:
+        """Submit the job, wait in the triggerer (or here, with `deferrable=False`), return the URL of the video."""
+        with self._explained():
+            request = VideoRequest(**self._request_fields())
+            submitted = {
+                "prompt": request.prompt,
+                "model": request.model,
+                "resolution": request.resolution or DEFAULT_RESOLUTION,
+                "duration": request.duration or DEFAULT_DURATION,
+            }
+            with HailuoHook(self.hailuo_conn_id).get_conn() as client:
+                job_id, job = self._submit(client, request, context)
+                deadline = self._deadline(context)
+                if job is None and not self.deferrable:
+                    job = self._wait_here(client, JobPoll(job_id, deadline, self.poll_interval))
+                if job is not None:
+                    return self._finish(context, job, submitted)
+        self.defer(
+            trigger=HailuoJobTrigger(
+                job_id=job_id,
+                hailuo_conn_id=self.hailuo_conn_id,
+                poll_interval=self.poll_interval,
+                deadline=deadline,
+            ),
+            method_name="execute_complete",
+            kwargs={"job_id": job_id, "submitted": submitted},
+            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
+        )
+
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None, job_id: str, submitted: dict[str, Any]
+    ) -> str:
+        """Resume after the trigger's `event`: read the job, push its XComs, return the URL of the video.
+
+        `job_id` and `submitted` (prompt, model, resolution and duration in seconds) are what `execute` submitted.
+        """
+        with self._explained():
+            raise_unless_finished(event, job_id)
+            with HailuoHook(self.hailuo_conn_id).get_conn() as client:
+                job = client.send(calls.get_job(job_id))
+            return self._finish(context, job, submitted)
+
+    def _request_fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _REQUEST_FIELDS}
+
+    def _submit(self, client: Client, request: VideoRequest, context: Context) -> tuple[str, Job | None]:
+        """Submit under the first key whose job is alive; return the job's id, and the job if it is final."""
+        for key in self._keys(request, context):
+            submission = client.send(calls.generate_video(request, key))
+            job_id = submission.job_id
+            context["ti"].xcom_push(key="job_id", value=job_id)
+            self.log.info("Job %s: submitted, %s; idempotency key %s", job_id, errors.excerpt(submission.status), key)
+            if submission.status not in FINAL_STATUSES:
+                return job_id, None
+            job = client.send(calls.get_job(job_id))
+            if job.status == JobStatus.COMPLETED and not job.expired:
+                break
+            self.log.info("Job %s: ended without a video in an earlier try", job_id)
+        return job_id, job
+
+    def _keys(self, request: VideoRequest, context: Context) -> Iterator[str]:
+        """Yield as many idempotency keys as there were tries since the task was last cleared.
+
+        An automatic retry leaves `max_tries` as it is, clearing the task raises it: so a retry gets the original
+        job, and clearing gets a new one. Each try adds one key, for the case that all jobs before are dead.
+        """
+        ti = context["ti"]
+        retries = self.retries or 0
+        epoch = (retries if ti.max_tries is None else ti.max_tries) - retries
+        key = self.idempotency_key
+        if key is None:
+            identity = (self.hailuo_conn_id, ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index), epoch)
+            key = derive_key(f"airflow/{ti.dag_id}/{ti.task_id}", identity, request)
+        return (nth_key(key, n) for n in range(1, max(1, ti.try_number - epoch) + 1))
+
+    def _deadline(self, context: Context) -> float:
+        """Return the moment to give up at, in seconds since the epoch."""
+        deadline = time.time() + self.timeout
+        started = context["ti"].start_date
+        if self.execution_timeout is not None and started is not None:
+            return min(deadline, (started + self.execution_timeout).timestamp())
+        return deadline
+
+    def _wait_here(self, client: Client, poll: JobPoll) -> Job:
+        while True:
+            try:
+                decision = poll.on_job(client.send(calls.get_job(poll.job_id), retries=0), time.time())
+            except errors.ApiframeError as error:
+                decision = poll.on_error(error, time.time())
+            if isinstance(decision, Finished):
+                return decision.job
+            if isinstance(decision, GaveUp):
+                raise decision.error
+            if decision.news:
+                self.log.info(decision.news)
+            time.sleep(decision.seconds)
+
+    def _finish(self, context: Context, job: Job, submitted: dict[str, Any]) -> str:
+        """Push the XComs of a final `job` and return the URL of its video, or raise what it ended with."""
+        facts = {
+            "id": job.id,
+            "status": job.status,
+            "url": job.video_url,
+            **submitted,
+            "credits": job.credit_cost,
+            "created": job.created_at and job.created_at.isoformat(),
+            "completed": job.completed_at and job.completed_at.isoformat(),
+        }
+        context["ti"].xcom_push(key="job", value=facts)
+        context["ti"].xcom_push(key="credit_cost", value=job.credit_cost)
+        url = video_url(job)
+        self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
+        return url
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn an `ApiframeError` into the exception that Airflow retries or not, and add what to do."""
+        try:
+            yield
+        except AirflowNotFoundException as error:
+            raise AirflowFailException(str(error)) from None
+        except errors.ApiframeError as error:
+            advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), "")
+            retried = error.transient or isinstance(error, errors.JobError)
+            message = f"{error}. {advice.format(conn_id=self.hailuo_conn_id)}".rstrip()
+            raise (AirflowException if retried else AirflowFailException)(message) from None
+
+
+_ADVICE: Mapping[type[errors.ApiframeError], str] = {
+    errors.InvalidInputError: "Nothing was sent or paid: correct it",
+    errors.BadRequestError: "Nothing was paid: correct the parameters of the task",
+    errors.AuthenticationError: "Check the API key in the connection {conn_id!r}",
+    errors.InsufficientCreditsError: "Nothing was paid: top up the credits of the account, then clear the task",
+    errors.PermissionDeniedError: "Check that the API key in the connection {conn_id!r} is active and may do this",
+    errors.NotFoundError: "Check that the connection {conn_id!r} belongs to the account that submitted the job",
+    errors.ConflictError: "Nothing was paid: take another idempotency_key, or leave it out",
+    errors.JobFailedError: "A retry renders it anew",
+    errors.JobExpiredError: "A retry renders it anew, which costs credits again",
+    errors.JobTimeoutError: "A retry of the task takes the job up again",
+    errors.RateLimitError: "A retry of the task goes on from here and does not pay twice",
+    errors.ServerError: "A retry of the task goes on from here and does not pay twice",
+    errors.UnreadableAnswerError: "A retry of the task goes on from here and does not pay twice",
+    errors.NetworkError: "A retry of the task goes on from here and does not pay twice",
+}
+
+
+def _is_literal(value: Any) -> bool:
+    """Tell whether `value` stays as it is: neither a template nor an XComArg."""
+    if isinstance(value, str):
+        return not any(mark in value for mark in ("{{", "{%", "{#"))
+    if isinstance(value, list):
+        return all(map(_is_literal, value))
+    return isinstance(value, int | float)
