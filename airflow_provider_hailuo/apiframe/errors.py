@@ -52,7 +52,13 @@ class ApiframeError(Exception):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        facts = {"HTTP": self.status, "request": self.request_id, "job": self.job_id}
+        return self._with_facts({"HTTP": self.status, "request": self.request_id, "job": self.job_id})
+
+    def without_job(self) -> str:
+        """Return the text of the error without the job, for a line that names it already."""
+        return self._with_facts({"HTTP": self.status, "request": self.request_id})
+
+    def _with_facts(self, facts: Mapping[str, object]) -> str:
         known = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
         return f"{self.message} ({known})" if known else self.message
 

@@ -90,9 +90,9 @@ class JobPoll:
         if not error.transient:
             return GaveUp(error)
         self._failures += 1
-        news = f"Job {self.job_id}: cannot see it, looking on: {error}" if self._failures == 1 else None
+        news = f"Job {self.job_id}: cannot see it, looking on: {error.without_job()}" if self._failures == 1 else None
         seconds = max(self._interval, backoff(self._failures, error, draw=self._draw))
-        return self._wait(seconds, now, news, f"the last look failed: {error}")
+        return self._wait(seconds, now, news, f"the last look failed: {error.without_job()}")
 
     def _wait(self, seconds: float, now: float, news: str | None, last: str) -> Wait | GaveUp:
         left = self._deadline - now

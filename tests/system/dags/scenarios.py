@@ -1,0 +1,80 @@
+"""The DAGs of the system tests, each of one situation. The prompts ask the sandbox for what is to happen."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+
+SETTINGS = {
+    "schedule": None,
+    "start_date": pendulum.datetime(2026, 1, 1, tz="UTC"),
+    "catchup": False,
+    "default_args": {"retries": 0, "retry_delay": timedelta(seconds=1)},
+}
+
+
+@task
+def look(url: str, job: dict) -> dict:
+    """Return what a task that follows gets to see."""
+    return {"url": url, "job": job}
+
+
+with DAG("success", **SETTINGS):
+    video = HailuoGenerateOperator(
+        task_id="video",
+        prompt="[[slow: 20]] a sunrise on {{ run_id }}",
+        duration="{{ 10 }}",
+        prompt_optimizer="{{ False }}",
+        poll_interval=1,
+    )
+    look(video.output, video.output["job"])
+
+with DAG("upstream_prompt", **SETTINGS):
+
+    @task
+    def write_prompt() -> str:
+        """Return a prompt that is known only at run time."""
+        return "a prompt from upstream"
+
+    HailuoGenerateOperator(task_id="video", prompt=write_prompt(), poll_interval=1)
+
+with DAG("on_the_worker", **SETTINGS):
+    HailuoGenerateOperator(task_id="video", prompt="a sunrise", deferrable=False, poll_interval=1)
+
+with DAG("mapped", **SETTINGS):
+    HailuoGenerateOperator.partial(task_id="video", resolution="768p", poll_interval=1).expand(
+        prompt=["a red car", "a green car", "a blue car"]
+    )
+
+with DAG("mapped_bad_input", **SETTINGS):
+    HailuoGenerateOperator.partial(task_id="video", resolution="4k", retries=2).expand(prompt=["a red car"])
+
+with DAG("job_failure", **SETTINGS):
+    HailuoGenerateOperator(task_id="video", prompt="[[fail: content policy]] x", poll_interval=1)
+
+with DAG("job_failure_retried", **SETTINGS):
+    HailuoGenerateOperator(task_id="video", prompt="[[fail: no capacity]] x", poll_interval=1, retries=1)
+
+with DAG("timeout", **SETTINGS):
+    HailuoGenerateOperator(task_id="video", prompt="[[stall]] x", timeout=4, poll_interval=1)
+
+with DAG("timeout_retried", **SETTINGS):
+    HailuoGenerateOperator(task_id="video", prompt="[[slow: 15]] x", timeout=4, poll_interval=1, retries=5)
+
+with DAG("execution_timeout", **SETTINGS):
+    HailuoGenerateOperator(
+        task_id="video", prompt="[[stall]] x", execution_timeout=timedelta(seconds=8), poll_interval=1
+    )
+
+with DAG("bad_input", **SETTINGS, params={"resolution": "4k"}):
+    HailuoGenerateOperator(task_id="video", prompt="x", resolution="{{ params.resolution }}", retries=2)
+
+with DAG("wrong_key", **SETTINGS):
+    HailuoGenerateOperator(task_id="video", prompt="x", hailuo_conn_id="hailuo_wrong_key", retries=2)
+
+with DAG("missing_connection", **SETTINGS):
+    HailuoGenerateOperator(task_id="video", prompt="x", hailuo_conn_id="no_such_conn", retries=2)

@@ -1,0 +1,243 @@
+"""The operator in a real Airflow: scheduler, DAG processor, API server, triggerer, worker processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import time
+from contextlib import closing, suppress
+from uuid import UUID
+
+import av
+import httpx
+import psutil
+import pytest
+
+from airflow_provider_hailuo.sandbox import Sandbox
+from tests.system.conftest import API_KEY, SCENARIOS, WRONG_KEY, Runs
+
+pytestmark = pytest.mark.system
+
+
+def jobs_about(sandbox: Sandbox, words: str) -> list[dict]:
+    """Return the jobs on the account whose prompt holds `words`."""
+    with httpx.Client(base_url=sandbox.base_url, headers={"X-API-Key": sandbox.api_key}) as api:
+        jobs = api.get("/v2/jobs", params={"limit": 100}).json()["jobs"]
+    return [job for job in jobs if words in job["input"]["prompt"]]
+
+
+def processes_about(words: str) -> list[str]:
+    """Return the command lines of all processes of this machine that hold `words`."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found.append(" ".join(process.cmdline()))
+    return [line for line in found if words in line]
+
+
+def test_while_the_job_renders_the_task_is_deferred_and_no_worker_process_of_it_lives(runs: Runs, sandbox: Sandbox):
+    ((ti_id,),) = runs.query("select id from task_instance where dag_id = 'success' and task_id = 'video'")
+    seen = []
+    while not seen or seen[-1][0] not in {"success", "failed"}:
+        ((state,),) = runs.query("select state from task_instance where dag_id = 'success' and task_id = 'video'")
+        rendering = any(job["status"] == "PROCESSING" for job in jobs_about(sandbox, runs.ids["success"]))
+        seen.append((state, rendering, len(processes_about(str(UUID(ti_id))))))
+        time.sleep(0.1)
+        assert len(seen) < 1200, seen[-1]
+
+    # LocalExecutor's processes carry the id of their task instance in their title: two while it runs.
+    assert max(processes for state, _, processes in seen if state in {"queued", "running"}) >= 1
+    waiting = [processes for state, rendering, processes in seen if state == "deferred" and rendering]
+    assert len(waiting) > 10
+    assert set(waiting[len(waiting) // 2 :]) == {0}
+
+
+def test_success_hands_url_and_job_to_the_next_task(runs: Runs, sandbox: Sandbox):
+    assert runs.ended("success") == "success"
+    assert runs.tries("success") == runs.tries("success", "look") == [("success", 1)]
+
+    (job,) = jobs_about(sandbox, runs.ids["success"])
+    xcoms = runs.xcoms("success")
+    url = f"{sandbox.base_url}/videos/{job['id']}.mp4"
+    assert job["input"]["hailuoParams"] == {"duration": 10, "prompt_optimizer": False}
+    assert (xcoms["return_value"], xcoms["job_id"], xcoms["credit_cost"]) == (url, job["id"], 8)
+    assert xcoms["job"] == {
+        "id": job["id"],
+        "status": "COMPLETED",
+        "url": url,
+        "prompt": f"[[slow: 20]] a sunrise on {runs.ids['success']}",
+        "model": "hailuo-02",
+        "resolution": "768p",
+        "duration": 10,
+        "credits": 8,
+        "created": xcoms["job"]["created"],
+        "completed": xcoms["job"]["completed"],
+    }
+    seen = runs.airflow.xcom("success", runs.ids["success"], "look")
+    assert seen == {"url": url, "job": xcoms["job"]}
+
+
+def test_the_file_behind_the_url_is_the_video(runs: Runs):
+    runs.ended("success")
+    content = httpx.get(runs.xcoms("success")["return_value"], timeout=120).content
+
+    with av.open(io.BytesIO(content)) as file:
+        (stream,) = file.streams.video
+        frames = sum(1 for _ in file.decode(stream))
+        assert (stream.codec_context.name, stream.width, stream.height) == ("h264", 1366, 768)
+        assert frames / stream.average_rate == 10
+
+
+def test_the_log_tells_submission_changes_and_the_end(runs: Runs):
+    runs.ended("success")
+    job_id = runs.xcoms("success")["job_id"]
+
+    log = runs.log("success")
+
+    lines = [line for line in log.splitlines() if f"Job {job_id}" in line]
+    assert "submitted, QUEUED; idempotency key airflow/success/video/" in lines[0]
+    assert any("PROCESSING" in line for line in lines[1:-1])
+    assert "video is ready, 8 credits, 20.0" in lines[-1]
+
+
+def test_a_prompt_may_come_from_upstream(runs: Runs, sandbox: Sandbox):
+    assert runs.ended("upstream_prompt") == "success"
+    assert len(jobs_about(sandbox, "a prompt from upstream")) == 1
+
+
+def test_without_deferring_the_result_is_the_same(runs: Runs):
+    assert runs.ended("on_the_worker") == "success"
+    xcoms = runs.xcoms("on_the_worker")
+    assert xcoms["return_value"] == xcoms["job"]["url"]
+    assert xcoms["job"].keys() == runs.xcoms("success")["job"].keys()
+    assert not any("on_the_worker" in line for line in runs.trigger_rows)
+
+
+def test_each_mapped_task_makes_its_own_video(runs: Runs, sandbox: Sandbox):
+    assert runs.ended("mapped") == "success"
+    assert runs.tries("mapped") == [("success", 1)] * 3
+    jobs = {job["input"]["prompt"]: job["id"] for job in jobs_about(sandbox, " car")}
+
+    assert jobs == {
+        f"a {colour} car": runs.xcoms("mapped", n)["job_id"] for n, colour in enumerate(("red", "green", "blue"))
+    }
+
+
+def test_a_failed_render_fails_the_task_and_is_refunded(runs: Runs, sandbox: Sandbox):
+    assert runs.ended("job_failure") == "failed"
+    (job,) = jobs_about(sandbox, "content policy")
+    xcoms = runs.xcoms("job_failure")
+
+    assert job["creditCost"] == 0
+    assert (xcoms["job_id"], xcoms["job"]["status"], xcoms["job"]["url"]) == (job["id"], "FAILED", None)
+    assert "return_value" not in xcoms
+    assert f"The render ended as FAILED: content policy. Its credits were refunded (job {job['id']})" in runs.log(
+        "job_failure"
+    )
+
+
+def test_a_retry_of_a_failed_render_renders_once_more(runs: Runs, sandbox: Sandbox):
+    assert runs.ended("job_failure_retried") == "failed"
+    assert runs.tries("job_failure_retried") == [("failed", 2)]
+    assert len(jobs_about(sandbox, "no capacity")) == 2
+
+
+def test_a_timeout_names_the_job_and_says_that_it_may_be_paid(runs: Runs):
+    assert runs.ended("timeout") == "failed"
+    log = runs.log("timeout")
+
+    assert "The deadline has passed and the video is not there" in log
+    assert f"(job {runs.xcoms('timeout')['job_id']})" in log
+
+
+def test_a_retry_after_a_timeout_takes_the_job_up_again(runs: Runs, sandbox: Sandbox):
+    assert runs.ended("timeout_retried") == "success"
+    ((state, tries),) = runs.tries("timeout_retried")
+
+    assert (state, tries > 1) == ("success", True)
+    assert len(jobs_about(sandbox, "[[slow: 15]]")) == 1
+
+
+def test_execution_timeout_holds_while_deferred(runs: Runs):
+    assert runs.ended("execution_timeout") == "failed"
+    ((seconds,),) = runs.query("select duration from task_instance where dag_id = 'execution_timeout'")
+
+    # Without it the operator's own timeout of 1800 seconds would hold.
+    assert 8 <= seconds < 60
+    assert "The deadline has passed" in runs.log("execution_timeout")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "told"),
+    [
+        ("bad_input", "resolution: '4k': Input should be '768p' or '1080p'. Nothing was sent or paid"),
+        ("mapped_bad_input", "resolution: '4k': Input should be '768p' or '1080p'. Nothing was sent or paid"),
+        ("wrong_key", "Check the API key in the connection 'hailuo_wrong_key'"),
+        ("missing_connection", "airflow connections add no_such_conn --conn-type hailuo"),
+    ],
+)
+def test_what_no_retry_can_mend_fails_at_once_and_pays_nothing(runs: Runs, scenario: str, told: str):
+    assert runs.ended(scenario) == "failed"
+    map_index = 0 if scenario.startswith("mapped") else -1
+
+    assert runs.tries(scenario) == [("failed", 1)]
+    assert told in runs.log(scenario, map_index=map_index)
+    assert runs.xcoms(scenario, map_index) == {}
+
+
+def test_each_video_is_paid_once(runs: Runs, sandbox: Sandbox):
+    for scenario in SCENARIOS:
+        runs.ended(scenario)
+    jobs = jobs_about(sandbox, "")
+
+    # success, upstream_prompt, on_the_worker, 3 mapped, failed once and twice, 2 stalled, 1 slow
+    assert len(jobs) == 12
+    assert sandbox.stats()["creditsCharged"] == sum(job["creditCost"] for job in jobs) == 8 + 5 * 5 + 0 + 3 * 5
+
+
+def test_clearing_a_task_asks_for_a_new_video(runs: Runs, sandbox: Sandbox):
+    runs.ended("upstream_prompt")
+    first = runs.xcoms("upstream_prompt")["job_id"]
+
+    runs.airflow.clear("upstream_prompt", runs.ids["upstream_prompt"], ["video"])
+
+    assert runs.ended("upstream_prompt") == "success"
+    second = runs.xcoms("upstream_prompt")["job_id"]
+    assert {job["id"] for job in jobs_about(sandbox, "a prompt from upstream")} == {first, second}
+    assert first != second
+
+
+def test_the_key_appears_nowhere(runs: Runs):
+    for scenario in SCENARIOS:
+        runs.ended(scenario)
+    home = runs.airflow.home
+    logs = {str(path): path.read_bytes() for path in home.rglob("*.log")}
+    with closing(sqlite3.connect(runs.airflow.database)) as database:
+        dump = "\n".join(database.iterdump())
+    xcoms = json.dumps(
+        [runs.query("select * from xcom"), runs.query("select * from rendered_task_instance_fields")], default=str
+    )
+
+    # What is looked through is what is meant.
+    assert sum("task_id=video" in path for path in logs) >= len(SCENARIOS)
+    assert {"scheduler.log", "triggerer.log", "api-server.log", "dag-processor.log"} <= {
+        path.rpartition("/")[2] for path in logs
+    }
+    assert "hailuo_wrong_key" in dump
+    assert runs.xcoms("success")["job_id"] in xcoms
+    assert any(runs.xcoms("success")["job_id"] in row for row in runs.trigger_rows)
+    for key in (API_KEY, WRONG_KEY):
+        assert [path for path, log in logs.items() if key.encode() in log] == []
+        assert key not in dump
+        assert key not in xcoms
+        assert not any(key in row for row in runs.trigger_rows)
+
+
+def test_no_trigger_row_or_event_is_large_or_holds_a_url(runs: Runs, sandbox: Sandbox):
+    for scenario in SCENARIOS:
+        runs.ended(scenario)
+
+    assert max(map(len, runs.trigger_rows)) < 1024
+    assert not any(sandbox.base_url in row for row in runs.trigger_rows)
+    assert "/videos/" not in (runs.airflow.home / "triggerer.log").read_text()

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+
+import pytest
+
+from airflow_provider_hailuo.apiframe import calls, errors
+from airflow_provider_hailuo.apiframe.models import VideoRequest
+
+JOB_ID = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
+NOW = datetime(2026, 3, 15, 10, 0, 0, tzinfo=timezone.utc)
+REQUEST = VideoRequest(prompt="a sunrise")
+
+
+def answer(call, status: int, body: object, **headers: str):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return call.parse(status, {name.replace("_", "-"): value for name, value in headers.items()}, content)
+
+
+def test_submitting():
+    call = calls.generate_video(REQUEST, "key-1")
+
+    assert (call.method, call.path) == ("POST", "/v2/videos/generate")
+    assert call.json == {"prompt": "a sunrise", "model": "hailuo-02"}
+    assert call.headers == {"Idempotency-Key": "key-1"}
+    submission = answer(call, 202, {"jobId": JOB_ID, "status": "QUEUED"})
+    assert (submission.job_id, submission.status) == (JOB_ID, "QUEUED")
+
+
+def test_a_submission_is_repeatable_only_with_a_key():
+    assert calls.generate_video(REQUEST, "key-1").repeatable
+    assert not calls.generate_video(REQUEST).repeatable
+    assert calls.generate_video(REQUEST).headers == {}
+    assert calls.get_job(JOB_ID).repeatable
+    assert not calls.upload("a.png", b"").repeatable
+
+
+@pytest.mark.parametrize("key", ["", " a", "a ", "a\nb", "a\r\nX-API-Key: b", "é", "x" * 256])
+def test_a_key_that_is_no_header_value_is_refused(key: str):
+    with pytest.raises(errors.InvalidInputError, match=r"idempotency_key: .*255 printable ASCII"):
+        calls.generate_video(REQUEST, key)
+
+
+@pytest.mark.parametrize("key", ["x", "airflow/a b/c", "x" * 255])
+def test_a_key_of_255_printable_characters_is_accepted(key: str):
+    assert calls.generate_video(REQUEST, key).idempotency_key == key
+
+
+@pytest.mark.parametrize("job_id", ["", "1", "../me", f"{JOB_ID}/../../me", f"{JOB_ID}?a=b", f"{JOB_ID}\n"])
+def test_a_job_id_cannot_lead_elsewhere(job_id: str):
+    with pytest.raises(errors.InvalidInputError, match=r"job_id: .* must be a UUID"):
+        calls.get_job(job_id)
+
+
+def test_looking_at_a_job():
+    call = calls.get_job(JOB_ID)
+
+    assert (call.method, call.path, call.job_id) == ("GET", f"/v2/jobs/{JOB_ID}", JOB_ID)
+    assert answer(call, 200, {"id": JOB_ID, "status": "PROCESSING", "progress": 65}).progress == 65
+
+
+def test_an_answer_about_another_job_is_refused():
+    other = "00000000-0000-4000-8000-000000000000"
+
+    with pytest.raises(errors.UnreadableAnswerError, match=f"about job {other}.*job {JOB_ID}"):
+        answer(calls.get_job(JOB_ID), 200, {"id": other, "status": "COMPLETED"})
+
+
+def test_walking_the_list_of_jobs():
+    assert calls.list_jobs().params == {"limit": 100}
+    call = calls.list_jobs(limit=20, cursor="next")
+    assert call.params == {"limit": 20, "cursor": "next"}
+    page = answer(call, 200, {"jobs": [{"id": JOB_ID, "status": "QUEUED"}], "nextCursor": "c2", "hasMore": True})
+    assert ([job.id for job in page.jobs], page.next_cursor, page.has_more) == ([JOB_ID], "c2", True)
+
+
+def test_reading_the_account():
+    account = answer(
+        calls.get_account(),
+        200,
+        {
+            "user": {"id": "u", "email": "a@b.c", "role": "OWNER"},
+            "team": {"id": "t", "name": "Team", "credits": 1234, "plan": "pro", "customerId": None},
+            "apiKey": None,
+        },
+    )
+
+    assert account.user.email == "a@b.c"
+    assert account.team is not None
+    assert (account.team.name, account.team.credits, account.team.plan) == ("Team", 1234, "pro")
+    assert answer(calls.get_account(), 200, {"user": {"id": "u"}, "team": None}).team is None
+
+
+def test_uploading():
+    call = calls.upload("first.png", b"\x89PNG")
+
+    assert call.files == {"file": ("first.png", b"\x89PNG")}
+    upload = answer(
+        call,
+        201,
+        {
+            "id": JOB_ID,
+            "url": "https://cdn.example/u.png",
+            "kind": "image",
+            "contentType": "image/png",
+            "byteSize": 4,
+            "expiresAt": "2026-03-15T12:00:00.000Z",
+        },
+    )
+    assert (upload.url, upload.content_type, upload.byte_size) == ("https://cdn.example/u.png", "image/png", 4)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "transient"),
+    [
+        (400, errors.BadRequestError, False),
+        (401, errors.AuthenticationError, False),
+        (402, errors.InsufficientCreditsError, False),
+        (403, errors.PermissionDeniedError, False),
+        (404, errors.NotFoundError, False),
+        (409, errors.ConflictError, False),
+        (429, errors.RateLimitError, True),
+        (500, errors.ServerError, True),
+        (502, errors.ServerError, True),
+        (503, errors.ServerError, True),
+        (302, errors.UnexpectedStatusError, False),
+        (418, errors.UnexpectedStatusError, False),
+    ],
+)
+@pytest.mark.parametrize(
+    "body", [{"error": "so it is"}, b"", b"<html>Bad gateway</html>", b'{"error": "cut o', [1], 7]
+)
+def test_each_status_is_its_own_error_whatever_the_body(status: int, kind: type, transient: bool, body: object):
+    with pytest.raises(errors.ApiframeError) as raised:
+        answer(calls.get_job(JOB_ID), status, body, x_request_id="req_1")
+
+    assert type(raised.value) is kind
+    assert raised.value.transient is transient
+    assert (raised.value.status, raised.value.request_id, raised.value.job_id) == (status, "req_1", JOB_ID)
+
+
+def test_400_carries_the_complaints_per_field():
+    with pytest.raises(errors.BadRequestError) as raised:
+        answer(
+            calls.generate_video(REQUEST),
+            400,
+            {"error": "Invalid input", "details": {"hailuoParams.duration": ["must be 6", "or 10"], "x": "odd"}},
+        )
+
+    assert raised.value.details == {"hailuoParams.duration": ["must be 6", "or 10"], "x": ["odd"]}
+    assert "Invalid input: hailuoParams.duration: must be 6, or 10; x: odd" in str(raised.value)
+
+
+def test_402_carries_the_credits_needed_and_there():
+    with pytest.raises(errors.InsufficientCreditsError) as raised:
+        answer(
+            calls.generate_video(REQUEST),
+            402,
+            {"error": "Insufficient credits", "creditsRequired": 10, "creditsAvailable": 3},
+        )
+
+    assert (raised.value.required, raised.value.available) == (10, 3)
+    assert "Insufficient credits: 10 credits needed, 3 there" in str(raised.value)
+
+
+@pytest.mark.parametrize("required", ["10", None, True, [10]])
+def test_402_with_odd_numbers_is_still_402(required: object):
+    with pytest.raises(errors.InsufficientCreditsError) as raised:
+        answer(calls.generate_video(REQUEST), 402, {"error": "no", "creditsRequired": required})
+
+    assert raised.value.required is None
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "Invalid JSON|EOF"),
+        (b'{"id": "b2c3', "EOF"),
+        (b"<html><body>Sign in</body></html>", "<html>"),
+        (b"[]", "dictionary|object"),
+        (b"null", "dictionary|object"),
+        (b'{"status": "QUEUED"}', "id: Field required"),
+        (b'{"id": 7, "status": "QUEUED"}', "id: .*string"),
+        (b'{"id": "../x", "status": "QUEUED"}', "id: "),
+        (b"\xff\xfe\x00", "begins with"),
+        (b"[" * 100_000, "begins with"),
+    ],
+)
+def test_a_body_of_another_shape_is_a_clear_error(body: bytes, told: str):
+    with pytest.raises(errors.UnreadableAnswerError, match=told) as raised:
+        answer(calls.get_job(JOB_ID), 200, body)
+
+    assert raised.value.transient
+    assert f"job {JOB_ID}" in str(raised.value)
+    assert len(str(raised.value)) < 2000
+
+
+def test_what_comes_from_outside_is_escaped_and_cut():
+    with pytest.raises(errors.ServerError) as raised:
+        answer(
+            calls.get_account(), 500, {"error": "a\n2026-01-01 INFO forged " + "x" * 5000}, x_request_id="r\n" * 500
+        )
+
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_a_redirect_is_told_and_not_followed():
+    with pytest.raises(errors.UnexpectedStatusError, match=r"redirect to 'https://elsewhere.example/'"):
+        answer(calls.get_account(), 302, b"", location="https://elsewhere.example/")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        ("1.5", 1.5),
+        ("0", 0.0),
+        ("Sun, 15 Mar 2026 10:01:30 GMT", 90.0),
+        ("Sun, 15 Mar 2026 09:00:00 GMT", 0.0),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("nan", None),
+        ("1e999", None),
+        ("Sun, 99 Foo 2026", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None):
+    assert calls.retry_after_seconds({"retry-after": value}, NOW) == seconds
+
+
+def test_retry_after_may_be_absent():
+    assert calls.retry_after_seconds({}, NOW) is None

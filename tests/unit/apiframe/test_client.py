@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import http.server
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from airflow_provider_hailuo.apiframe import calls, client, errors
+from airflow_provider_hailuo.apiframe.client import AsyncClient, Client, Settings
+from airflow_provider_hailuo.apiframe.models import VideoRequest
+
+JOB_ID = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
+KEY = "afk_secret_of_the_test"
+ME = {"user": {"id": "u"}, "team": None}
+REQUEST = VideoRequest(prompt="a sunrise")
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class Api:
+    """What is sent to a handler by either client, and how long the client waited in between."""
+
+    def __init__(self, flavour: str, handler: Handler, settings: Settings) -> None:
+        self.requests: list[httpx.Request] = []
+        self.waits: list[float] = []
+        self._flavour = flavour
+        self._settings = settings
+
+        def record(request: httpx.Request) -> httpx.Response:
+            self.requests.append(request)
+            return handler(request)
+
+        self._transport = httpx.MockTransport(record)
+
+    def send(self, call: calls.Call, **options):
+        if self._flavour == "async":
+            return asyncio.run(self._send_async(call, **options))
+        with Client(self._settings, transport=self._transport, sleep=self.waits.append) as api:
+            return api.send(call, **options)
+
+    async def _send_async(self, call: calls.Call, **options):
+        async def sleep(seconds: float) -> None:
+            self.waits.append(seconds)
+
+        async with AsyncClient(self._settings, transport=self._transport, sleep=sleep) as api:
+            return await api.send(call, **options)
+
+
+@pytest.fixture(params=["sync", "async"])
+def api(request: pytest.FixtureRequest) -> Callable[..., Api]:
+    def make(handler: Handler, **settings) -> Api:
+        return Api(request.param, handler, Settings(api_key=KEY, **settings))
+
+    return make
+
+
+def script(*steps: httpx.Response | Exception) -> Handler:
+    """Answer with one step after the other, the last one for ever."""
+    left = list(steps)
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        step = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(step, Exception):
+            raise step
+        return httpx.Response(step.status_code, headers=step.headers, content=step.content)
+
+    return handler
+
+
+def test_a_request_carries_the_key_and_who_asks(api):
+    server = api(script(httpx.Response(200, json=ME)))
+
+    server.send(calls.get_account())
+
+    (request,) = server.requests
+    assert str(request.url) == "https://api.apiframe.ai/v2/me"
+    assert request.headers["x-api-key"] == KEY
+    assert request.headers["user-agent"].startswith("airflow-provider-hailuo/")
+
+
+def test_a_base_url_with_a_path_is_kept(api):
+    server = api(script(httpx.Response(200, json=ME)), base_url="https://gateway.example/apiframe")
+
+    server.send(calls.get_account())
+
+    assert str(server.requests[0].url) == "https://gateway.example/apiframe/v2/me"
+
+
+def test_an_upload_is_multipart(api):
+    server = api(script(httpx.Response(201, json={"id": "u", "url": "https://cdn.example/u.png"})))
+
+    server.send(calls.upload("first.png", b"\x89PNG"))
+
+    (request,) = server.requests
+    assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert b'name="file"; filename="first.png"' in request.content
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        httpx.Response(429, json={"error": "slow down"}),
+        httpx.Response(500),
+        httpx.Response(502, text="<html>"),
+        httpx.Response(503),
+        httpx.Response(200, text='{"id": "cut o'),
+        httpx.ConnectError("refused"),
+        httpx.ReadError("reset"),
+        httpx.RemoteProtocolError("server disconnected"),
+        httpx.ConnectTimeout("slow"),
+        httpx.ReadTimeout("slow"),
+    ],
+)
+@pytest.mark.parametrize("call", [calls.get_account(), calls.generate_video(REQUEST, "key-1")], ids=["get", "keyed"])
+def test_a_passing_failure_is_tried_again_when_that_is_harmless(api, passing, call):
+    good = httpx.Response(200, json=ME | {"jobId": JOB_ID, "status": "QUEUED"})
+    server = api(script(passing, passing, good))
+
+    server.send(call)
+
+    assert len(server.requests) == 3
+    assert len({request.headers.get("idempotency-key") for request in server.requests}) == 1
+    assert len(server.waits) == 2
+    assert 0 < server.waits[0] < server.waits[1]
+
+
+@pytest.mark.parametrize("failure", [httpx.Response(503), httpx.ReadError("reset"), httpx.Response(202, text="{")])
+def test_a_post_without_a_key_is_not_repeated(api, failure):
+    server = api(script(failure))
+
+    with pytest.raises(errors.ApiframeError):
+        server.send(calls.generate_video(REQUEST))
+
+    assert len(server.requests) == 1
+
+
+def test_after_a_429_even_a_post_without_a_key_is_repeated(api):
+    server = api(script(httpx.Response(429), httpx.Response(202, json={"jobId": JOB_ID, "status": "QUEUED"})))
+
+    assert server.send(calls.generate_video(REQUEST)).job_id == JOB_ID
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 409, 418])
+def test_a_refusal_is_not_repeated(api, status: int):
+    server = api(script(httpx.Response(status, json={"error": "no"})))
+
+    with pytest.raises(errors.ApiframeError) as raised:
+        server.send(calls.get_account())
+
+    assert (len(server.requests), raised.value.status) == (1, status)
+
+
+def test_the_api_says_how_long_to_wait(api):
+    limited = httpx.Response(429, headers={"Retry-After": "7"})
+    absurd = httpx.Response(429, headers={"Retry-After": "999999"})
+    server = api(script(limited, absurd, httpx.Response(200, json=ME)))
+
+    server.send(calls.get_account())
+
+    assert 7 < server.waits[0] < 8
+    assert 120 < server.waits[1] < 122
+
+
+def test_it_gives_up_after_the_retries_of_the_settings_or_of_the_call(api):
+    server = api(script(httpx.Response(503, headers={"x-request-id": "req_9"})), retries=2)
+
+    with pytest.raises(errors.ServerError, match="HTTP 503, request req_9"):
+        server.send(calls.get_account())
+    assert len(server.requests) == 3
+    with pytest.raises(errors.ServerError):
+        server.send(calls.get_account(), retries=0)
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (httpx.ConnectError("[Errno 111] Connection refused"), errors.NetworkError),
+        (httpx.PoolTimeout("busy"), errors.RequestTimeoutError),
+        (httpx.DecodingError("bad gzip"), errors.UnreadableAnswerError),
+        (httpx.TooManyRedirects("loop"), errors.NetworkError),
+    ],
+)
+def test_an_error_of_the_transport_names_the_call_and_the_job(api, failure, kind):
+    with pytest.raises(kind, match=rf"GET /v2/jobs/{JOB_ID}: .*{type(failure).__name__}") as raised:
+        api(script(failure), retries=0).send(calls.get_job(JOB_ID))
+
+    assert raised.value.job_id == JOB_ID
+    assert KEY not in str(raised.value)
+
+
+def test_a_flood_is_cut_off(api, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(client, "BODY_BYTES", 1000)
+    bomb = gzip.compress(b" " * 1_000_000)
+    server = api(lambda _: httpx.Response(200, headers={"content-encoding": "gzip"}, content=bomb), retries=0)
+
+    with pytest.raises(errors.UnreadableAnswerError, match="larger than 1000 bytes"):
+        server.send(calls.get_account())
+
+
+def test_a_drip_is_cut_off(api, monkeypatch: pytest.MonkeyPatch):
+    seconds = iter(range(0, 10_000, 20))
+    monkeypatch.setattr(client.time, "monotonic", lambda: next(seconds))
+
+    class Drip(httpx.SyncByteStream, httpx.AsyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield from (b" " for _ in range(100))
+
+        async def __aiter__(self):
+            for _ in range(100):
+                yield b" "
+
+    server = api(lambda _: httpx.Response(200, stream=Drip()), retries=0, timeout=30)
+    with pytest.raises(errors.RequestTimeoutError, match="not complete after 30 s"):
+        server.send(calls.get_account())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"api_key": ""}, "api_key"),
+        ({"api_key": "afk\r\nX-Evil: 1"}, "api_key"),
+        ({"api_key": "afk two"}, "api_key"),
+        ({"api_key": "afk_é"}, "api_key"),
+        ({"base_url": "http://api.apiframe.ai"}, "unencrypted"),
+        ({"base_url": "http://10.0.0.1"}, "unencrypted"),
+        ({"base_url": "http://127.0.0.1.evil.example"}, "unencrypted"),
+        ({"base_url": "api.apiframe.ai"}, "https://"),
+        ({"base_url": "ftp://api.apiframe.ai"}, "https://"),
+        ({"base_url": "https://"}, "host"),
+        ({"base_url": "https://[::1"}, "is no URL"),
+        ({"base_url": "https://a:b"}, "is no URL"),
+        ({"base_url": "https://user:hunter2@api.apiframe.ai"}, "no user"),
+        ({"base_url": "https://api.apiframe.ai?a=b"}, "query"),
+        ({"timeout": 0}, "timeout: 0"),
+        ({"timeout": float("nan")}, "timeout: nan"),
+        ({"timeout": 1e9}, "timeout"),
+        ({"retries": -1}, "retries: -1"),
+        ({"retries": 1000}, "retries"),
+    ],
+)
+def test_settings_that_will_not_do_say_what_to_type(settings: dict, told: str):
+    with pytest.raises(errors.InvalidInputError, match=told) as raised:
+        Settings(**{"api_key": KEY, **settings})
+
+    assert "hunter2" not in str(raised.value)
+    assert settings.get("api_key", KEY) not in str(raised.value) or settings["api_key"] == ""
+
+
+@pytest.mark.parametrize(
+    "base_url", ["http://127.0.0.1:8787", "http://localhost", "http://[::1]:80", client.BASE_URL]
+)
+def test_plain_http_is_for_loopback(base_url: str):
+    assert Settings(api_key=KEY, base_url=base_url).base_url == base_url
+
+
+def test_the_key_is_in_no_representation():
+    assert KEY not in repr(Settings(api_key=KEY))
+
+
+def test_a_ca_file_that_is_not_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+
+    with pytest.raises(errors.InvalidInputError, match=r"SSL_CERT_FILE.*none\.pem"):
+        Client(Settings(api_key=KEY))
+
+
+# From here on real servers on loopback: redirects, proxies, TLS.
+
+
+class Recorder(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, dict(self.headers)))
+        status, headers = self.server.answer
+        body = b'{"user": {"id": "u"}}' if status == 200 else b""
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serve(answer: tuple[int, dict[str, str]] = (200, {}), tls: ssl.SSLContext | None = None):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recorder)
+    server.answer, server.seen = answer, []
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def send(flavour: str, settings: Settings, call: calls.Call):
+    async def send_async():
+        async with AsyncClient(settings) as api:
+            return await api.send(call)
+
+    if flavour == "async":
+        return asyncio.run(send_async())
+    with Client(settings) as api:
+        return api.send(call)
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_a_redirect_never_gets_the_key(flavour: str):
+    with serve() as thief, serve((302, {"Location": f"http://127.0.0.1:{thief.server_port}/"})) as server:
+        settings = Settings(api_key=KEY, base_url=f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(errors.UnexpectedStatusError, match="redirect"):
+            send(flavour, settings, calls.get_account())
+
+        assert len(server.seen) == 1
+        assert thief.seen == []
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_a_proxy_of_the_environment_is_used(flavour: str, monkeypatch: pytest.MonkeyPatch):
+    with serve() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.server_port}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        send(flavour, Settings(api_key=KEY, base_url="http://127.0.0.1:9"), calls.get_account())
+
+        assert [path for path, _ in proxy.seen] == ["http://127.0.0.1:9/v2/me"]
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_a_ca_bundle_of_the_environment_is_trusted_and_no_other(
+    flavour: str, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with serve(tls=tls) as server:
+        settings = Settings(api_key=KEY, base_url=f"https://127.0.0.1:{server.server_port}", retries=0)
+        with pytest.raises(errors.NetworkError, match="CERTIFICATE_VERIFY_FAILED"):
+            send(flavour, settings, calls.get_account())
+
+        monkeypatch.setenv(variable, str(bundle))
+        assert send(flavour, settings, calls.get_account()).user.id == "u"

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+
+from airflow_provider_hailuo.operators.hailuo import BACKSTOP, HailuoGenerateOperator
+from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.triggers.hailuo import HailuoJobTrigger
+
+
+class TaskInstance:
+    """What a worker hands to a task, as far as the operator looks at it."""
+
+    def __init__(self, **differences: object) -> None:
+        self.dag_id, self.run_id, self.task_id, self.map_index = "dag", "run", "video", -1
+        self.try_number, self.max_tries = 1, 0
+        self.start_date = datetime.now(timezone.utc)
+        self.xcoms: dict[str, object] = {}
+        self.__dict__.update(differences)
+
+    def xcom_push(self, key: str, value: object) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    with Sandbox(render_seconds=0.1, jitter=0, credits=30, seed=1) as sandbox:
+        connect(monkeypatch, sandbox)
+        yield sandbox
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **differences: object) -> None:
+    connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key, **differences}
+    monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps(connection))
+
+
+def operator(**arguments: object) -> HailuoGenerateOperator:
+    return HailuoGenerateOperator(**{"task_id": "video", "prompt": "a sunrise", "poll_interval": 0.05, **arguments})
+
+
+def execute(task: HailuoGenerateOperator, **differences: object) -> tuple[str, dict]:
+    """Run `task` to its end as Airflow would: worker, triggerer, worker."""
+    ti = TaskInstance(**differences)
+    try:
+        url = task.execute({"ti": ti})
+    except TaskDeferred as deferral:
+        url = resume(task, ti, deferral)
+    return url, ti.xcoms
+
+
+def resume(task: HailuoGenerateOperator, ti: TaskInstance, deferral: TaskDeferred) -> str:
+    path, arguments = deferral.trigger.serialize()
+    assert path.endswith(".HailuoJobTrigger")
+
+    async def event() -> dict:
+        async for event in HailuoJobTrigger(**json.loads(json.dumps(arguments))).run():
+            return event.payload
+
+    kwargs = json.loads(json.dumps(deferral.kwargs))
+    return getattr(task, deferral.method_name)({"ti": ti}, event=asyncio.run(event()), **kwargs)
+
+
+def charged(sandbox: Sandbox) -> int:
+    return sandbox.stats()["creditsCharged"]
+
+
+def jobs(sandbox: Sandbox) -> int:
+    return sum(sandbox.stats()["jobs"].values())
+
+
+def test_it_submits_pushes_the_job_and_defers(sandbox: Sandbox):
+    ti, before = TaskInstance(), time.time()
+
+    with pytest.raises(TaskDeferred) as deferral:
+        operator(timeout=600).execute({"ti": ti})
+
+    trigger = deferral.value.trigger
+    assert ti.xcoms == {"job_id": trigger.job_id}
+    assert before + 600 <= trigger.deadline <= time.time() + 600
+    assert timedelta(seconds=590) + BACKSTOP < deferral.value.timeout <= timedelta(seconds=600) + BACKSTOP
+    assert sandbox.api_key not in repr((trigger.serialize(), deferral.value.kwargs))
+    assert charged(sandbox) == 5
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_the_xcoms_tell_all_of_a_finished_video(sandbox: Sandbox, deferrable: bool):
+    url, xcoms = execute(operator(deferrable=deferrable, resolution="768p", duration="10"))
+
+    job = xcoms.pop("job")
+    assert url == f"{sandbox.base_url}/videos/{job['id']}.mp4"
+    assert xcoms == {"job_id": job["id"], "credit_cost": 8}
+    created, completed = (datetime.fromisoformat(job.pop(name)) for name in ("created", "completed"))
+    assert created < completed
+    assert job == {
+        "id": job["id"],
+        "status": "COMPLETED",
+        "url": url,
+        "prompt": "a sunrise",
+        "model": "hailuo-02",
+        "resolution": "768p",
+        "duration": 10,
+        "credits": 8,
+    }
+
+
+def test_waiting_on_the_worker_never_defers(sandbox: Sandbox):
+    url = operator(deferrable=False).execute({"ti": TaskInstance()})
+
+    assert url.startswith(sandbox.base_url)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_failed_render_names_job_reason_and_refund_and_may_be_retried(sandbox: Sandbox, deferrable: bool):
+    task = operator(prompt="[[fail: content policy]]", deferrable=deferrable)
+    ti = TaskInstance()
+
+    with pytest.raises(AirflowException) as raised:
+        try:
+            task.execute({"ti": ti})
+        except TaskDeferred as deferral:
+            resume(task, ti, deferral)
+
+    assert not isinstance(raised.value, AirflowFailException)
+    for part in ("content policy", "refunded", ti.xcoms["job_id"], "A retry renders it anew"):
+        assert part in str(raised.value)
+    assert (ti.xcoms["job"]["status"], ti.xcoms["job"]["url"], ti.xcoms["credit_cost"]) == ("FAILED", None, 0)
+    assert charged(sandbox) == 0
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_timeout_names_the_job_and_may_be_retried(sandbox: Sandbox, deferrable: bool):
+    with pytest.raises(AirflowException, match=r"may still be rendered.*\(job .*A retry of the task takes the job up"):
+        execute(operator(prompt="[[stall]]", deferrable=deferrable, timeout=0.2))
+
+
+def test_execution_timeout_holds_while_deferred(sandbox: Sandbox):
+    ti = TaskInstance()
+
+    with pytest.raises(TaskDeferred) as deferral:
+        operator(execution_timeout=timedelta(seconds=60), timeout=600).execute({"ti": ti})
+
+    assert deferral.value.trigger.deadline == pytest.approx(ti.start_date.timestamp() + 60)
+
+
+def test_a_retry_takes_up_the_running_job_and_the_finished_one_without_deferring(sandbox: Sandbox):
+    task = operator(retries=2)
+    first, second, third = (TaskInstance(try_number=n, max_tries=2) for n in (1, 2, 3))
+
+    with pytest.raises(TaskDeferred):
+        task.execute({"ti": first})
+    with pytest.raises(TaskDeferred) as deferral:
+        task.execute({"ti": second})
+    url = resume(task, second, deferral.value)
+
+    assert task.execute({"ti": third}) == url
+    assert first.xcoms["job_id"] == second.xcoms["job_id"] == third.xcoms["job_id"]
+    assert (jobs(sandbox), charged(sandbox)) == (1, 5)
+
+
+def test_a_retry_of_a_failed_render_renders_again_once(sandbox: Sandbox):
+    task = operator(prompt="[[fail: no]]", retries=2)
+    for attempt in (1, 2, 3):
+        with pytest.raises(AirflowException):
+            execute(task, try_number=attempt, max_tries=2)
+        assert jobs(sandbox) == attempt
+    assert charged(sandbox) == 0
+
+
+def test_clearing_the_task_asks_for_a_new_video(sandbox: Sandbox):
+    task = operator(retries=2)
+
+    first, _ = execute(task, try_number=1, max_tries=2)
+    cleared, _ = execute(task, try_number=2, max_tries=3)
+
+    assert first != cleared
+    assert jobs(sandbox) == 2
+
+
+@pytest.mark.parametrize("difference", [{"map_index": 0}, {"run_id": "r2"}, {"task_id": "t2"}, {"dag_id": "d2"}])
+def test_each_task_instance_has_a_video_of_its_own(sandbox: Sandbox, difference: dict):
+    assert execute(operator())[0] != execute(operator(), **difference)[0]
+
+
+def test_a_key_of_the_user_is_used_as_it_is(sandbox: Sandbox):
+    first, _ = execute(operator(idempotency_key="order-7"))
+
+    assert execute(operator(idempotency_key="order-7"), run_id="another")[0] == first
+
+
+def test_a_key_that_was_used_for_another_request_is_refused(sandbox: Sandbox):
+    execute(operator(idempotency_key="order-7"))
+
+    with pytest.raises(AirflowFailException, match=r"HTTP 409.*another idempotency_key"):
+        execute(operator(idempotency_key="order-7", prompt="a sunset"))
+    assert charged(sandbox) == 5
+
+
+def test_too_few_credits_end_the_task_and_tell_how_many(sandbox: Sandbox):
+    with pytest.raises(AirflowFailException, match=r"10 credits needed, 5 there.*HTTP 402.*Nothing was paid: top up"):
+        for n in range(4):
+            execute(operator(resolution="1080p" if n else "768p"), run_id=f"r{n}")
+    assert charged(sandbox) == 25
+
+
+def test_a_wrong_key_ends_the_task_and_names_the_connection(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    connect(monkeypatch, sandbox, password="afk_wrong")
+
+    with pytest.raises(AirflowFailException, match=r"HTTP 401.*API key in the connection 'hailuo_default'") as raised:
+        execute(operator())
+    assert "afk_wrong" not in str(raised.value)
+
+
+def test_a_missing_connection_ends_the_task():
+    with pytest.raises(AirflowFailException, match="airflow connections add no_such_conn"):
+        execute(operator(hailuo_conn_id="no_such_conn"))
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_an_api_that_is_away_is_worth_a_retry(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool):
+    connect(monkeypatch, sandbox, host="http://127.0.0.1:9", extra={"retries": 0})
+
+    with pytest.raises(AirflowException, match=r"refused.*goes on from here and does not pay twice") as raised:
+        execute(operator(deferrable=deferrable))
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+def test_an_event_about_another_job_is_refused(sandbox: Sandbox):
+    task, ti = operator(), TaskInstance()
+    with pytest.raises(TaskDeferred) as deferral:
+        task.execute({"ti": ti})
+    job_id = ti.xcoms["job_id"]
+
+    with pytest.raises(AirflowException, match=f"event about job 00000000.*{job_id}"):
+        task.execute_complete(
+            {"ti": ti}, event={"job_id": "00000000-0000-4000-8000-000000000000"}, **deferral.value.kwargs
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"resolution": "4k"}, "resolution: '4k'"),
+        ({"resolution": "1080p", "duration": 10}, "1080p renders 6 seconds only"),
+        ({"prompt": "{{ ds }}", "duration": 7}, "duration: 7"),
+        ({"image": "first.png"}, "image: 'first.png'"),
+        ({"webhook_events": ["done"]}, "webhook_events"),
+        ({"poll_interval": 0}, "poll_interval: 0"),
+        ({"poll_interval": "5"}, "poll_interval: '5'"),
+        ({"timeout": -1}, "timeout: -1"),
+        ({"timeout": float("nan")}, "timeout: nan"),
+        ({"timeout": float("inf")}, "timeout: inf"),
+    ],
+)
+def test_bad_input_is_refused_while_the_dag_is_parsed(arguments: dict, told: str):
+    with pytest.raises(AirflowFailException, match=told):
+        operator(**arguments)
+
+
+def test_what_a_template_will_hold_is_judged_when_it_is_rendered(sandbox: Sandbox):
+    task = operator(prompt="{{ '' }}", resolution="{{ params.r }}", image="{% raw %}{% endraw %}")
+    task.prompt, task.resolution, task.image = "a sunrise", "4k", ""
+
+    with pytest.raises(AirflowFailException, match=r"image: ''.*resolution: '4k'.*Nothing was sent or paid"):
+        execute(task)
+    assert jobs(sandbox) == 0
+
+
+def test_all_fields_of_the_request_are_templates():
+    assert set(HailuoGenerateOperator.template_fields) == {
+        "prompt",
+        "model",
+        "image",
+        "end_image",
+        "resolution",
+        "duration",
+        "prompt_optimizer",
+        "webhook_url",
+        "webhook_events",
+        "hailuo_conn_id",
+        "idempotency_key",
+    }

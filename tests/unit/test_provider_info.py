@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import importlib
+import json
+from importlib import metadata
+from importlib.resources import files
+
+import jsonschema
+import pytest
+
+import airflow_provider_hailuo
+
+
+@pytest.fixture
+def info() -> dict:
+    (entry_point,) = [
+        e for e in metadata.entry_points(group="apache_airflow_provider") if e.module == "airflow_provider_hailuo"
+    ]
+    return entry_point.load()()
+
+
+def test_airflow_accepts_it(info: dict):
+    schema = json.loads((files("airflow") / "provider_info.schema.json").read_text())
+
+    jsonschema.validate(info, schema)
+
+
+def test_it_is_about_this_distribution(info: dict):
+    distribution = metadata.distribution(info["package-name"])
+
+    assert distribution.version == airflow_provider_hailuo.__version__ == info["versions"][0]
+
+
+def test_every_module_and_class_that_it_names_is_there(info: dict):
+    modules = [
+        module for kind in ("hooks", "operators", "triggers") for e in info[kind] for module in e["python-modules"]
+    ]
+    classes = [connection["hook-class-name"] for connection in info["connection-types"]]
+
+    for module in modules:
+        importlib.import_module(module)
+    for path in classes:
+        module, _, name = path.rpartition(".")
+        assert getattr(importlib.import_module(module), name).__name__ == name
