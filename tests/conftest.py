@@ -11,3 +11,11 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
     os.environ.pop(name, None)
     os.environ.pop(name.lower(), None)
+
+import airflow  # noqa: E402
+
+if airflow.__version__.startswith("2."):
+    # A hook alone, in no DAG, meets half-configured database models there.
+    from airflow.models import import_all_models
+
+    import_all_models()

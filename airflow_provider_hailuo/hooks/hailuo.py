@@ -12,6 +12,7 @@ from airflow_provider_hailuo import get_provider_info
 from airflow_provider_hailuo.apiframe import calls
 from airflow_provider_hailuo.apiframe.client import BASE_URL, AsyncClient, Client, Settings
 from airflow_provider_hailuo.apiframe.errors import ApiframeError, InvalidInputError, excerpt
+from airflow_provider_hailuo.apiframe.models import Account
 
 CONNECTION_TYPE = get_provider_info()["connection-types"][0]
 
@@ -59,10 +60,7 @@ class HailuoHook(BaseHook):
                 account = client.send(calls.get_account())
         except (ApiframeError, AirflowNotFoundException) as error:
             return False, str(error)
-        team = account.team
-        if team is None:
-            return True, f"Apiframe accepts the key of {excerpt(account.user.email or account.user.id)}"
-        return True, f"Team {excerpt(str(team.name))}, plan {excerpt(str(team.plan))}, {team.credits} credits"
+        return True, _describe(account)
 
     def _missing(self) -> AirflowNotFoundException:
         return AirflowNotFoundException(
@@ -104,6 +102,13 @@ class HailuoHook(BaseHook):
             )
             for name, field in CONNECTION_TYPE["conn-fields"].items()
         }
+
+
+def _describe(account: Account) -> str:
+    team = account.team
+    if team is None:
+        return f"Apiframe accepts the key of {excerpt(account.user.email or account.user.id)}, who has no team"
+    return f"Team {excerpt(str(team.name))}, plan {excerpt(str(team.plan))}, {team.credits} credits"
 
 
 def _base_url(connection: Connection) -> str:

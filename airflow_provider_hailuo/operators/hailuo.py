@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -113,19 +113,13 @@ class HailuoGenerateOperator(BaseOperator):
         """Submit the job, wait in the triggerer (or here, with `deferrable=False`), return the URL of the video."""
         with self._explained():
             request = VideoRequest(**self._request_fields())
-            submitted = {
-                "prompt": request.prompt,
-                "model": request.model,
-                "resolution": request.resolution or DEFAULT_RESOLUTION,
-                "duration": request.duration or DEFAULT_DURATION,
-            }
             with HailuoHook(self.hailuo_conn_id).get_conn() as client:
                 job_id, job = self._submit(client, request, context)
                 deadline = self._deadline(context)
                 if job is None and not self.deferrable:
                     job = self._wait_here(client, JobPoll(job_id, deadline, self.poll_interval))
                 if job is not None:
-                    return self._finish(context, job, submitted)
+                    return self._finish(context, job)
         self.defer(
             trigger=HailuoJobTrigger(
                 job_id=job_id,
@@ -134,22 +128,19 @@ class HailuoGenerateOperator(BaseOperator):
                 deadline=deadline,
             ),
             method_name="execute_complete",
-            kwargs={"job_id": job_id, "submitted": submitted},
             timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
         )
 
-    def execute_complete(
-        self, context: Context, event: dict[str, Any] | None, job_id: str, submitted: dict[str, Any]
-    ) -> str:
-        """Resume after the trigger's `event`: read the job, push its XComs, return the URL of the video.
-
-        `job_id` and `submitted` (prompt, model, resolution and duration in seconds) are what `execute` submitted.
-        """
-        with self._explained():
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+        """Resume after the trigger's `event`: read the job, push its XComs, return the URL of the video."""
+        ti = context["ti"]
+        with self._explained(event.get("job_id")):
+            # Not through defer(kwargs=...): dag.test() of Airflow 3.3 drops them.
+            job_id = ti.xcom_pull(task_ids=self.task_id, key="job_id", map_indexes=ti.map_index)
             raise_unless_finished(event, job_id)
             with HailuoHook(self.hailuo_conn_id).get_conn() as client:
                 job = client.send(calls.get_job(job_id))
-            return self._finish(context, job, submitted)
+            return self._finish(context, job)
 
     def _request_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _REQUEST_FIELDS}
@@ -206,13 +197,16 @@ class HailuoGenerateOperator(BaseOperator):
                 self.log.info(decision.news)
             time.sleep(decision.seconds)
 
-    def _finish(self, context: Context, job: Job, submitted: dict[str, Any]) -> str:
+    def _finish(self, context: Context, job: Job) -> str:
         """Push the XComs of a final `job` and return the URL of its video, or raise what it ended with."""
         facts = {
             "id": job.id,
             "status": job.status,
             "url": job.video_url,
-            **submitted,
+            "prompt": self.prompt,
+            "model": self.model,
+            "resolution": self.resolution or DEFAULT_RESOLUTION,
+            "duration": int(self.duration or DEFAULT_DURATION),
             "credits": job.credit_cost,
             "created": job.created_at and job.created_at.isoformat(),
             "completed": job.completed_at and job.completed_at.isoformat(),
@@ -224,34 +218,46 @@ class HailuoGenerateOperator(BaseOperator):
         return url
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn an `ApiframeError` into the exception that Airflow retries or not, and add what to do."""
+    def _explained(self, job_id: str | None = None) -> Iterator[None]:
+        """Turn an `ApiframeError` into the exception that Airflow retries or not, and say what is paid and to do.
+
+        `job_id` is the job that was submitted before, None when there is none yet.
+        """
         try:
             yield
         except AirflowNotFoundException as error:
-            raise AirflowFailException(str(error)) from None
+            self._fail(errors.InvalidInputError(str(error), job_id=job_id))
         except errors.ApiframeError as error:
-            advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), "")
-            retried = error.transient or isinstance(error, errors.JobError)
-            message = f"{error}. {advice.format(conn_id=self.hailuo_conn_id)}".rstrip()
-            raise (AirflowException if retried else AirflowFailException)(message) from None
+            error.job_id = error.job_id or job_id
+            self._fail(error)
+
+    def _fail(self, error: errors.ApiframeError) -> NoReturn:
+        retried = error.transient or isinstance(error, errors.JobError)
+        if isinstance(error, errors.JobError):
+            money = ""
+        elif retried:
+            money = "A retry of the task goes on from here and does not pay twice. "
+        elif error.job_id is None:
+            money = "Nothing was paid. "
+        else:
+            money = "The job goes on, and is paid if it completes; clearing the task would pay for another one. "
+        advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), "")
+        message = f"{error}. {money}{advice.format(conn_id=self.hailuo_conn_id)}".rstrip(" ")
+        # The cause is told in full, and its traceback would bury it.
+        raise (AirflowException if retried else AirflowFailException)(message) from None
 
 
 _ADVICE: Mapping[type[errors.ApiframeError], str] = {
-    errors.InvalidInputError: "Nothing was sent or paid: correct it",
-    errors.BadRequestError: "Nothing was paid: correct the parameters of the task",
+    errors.InvalidInputError: "Correct it, then clear the task",
+    errors.BadRequestError: "Correct the parameters of the task",
     errors.AuthenticationError: "Check the API key in the connection {conn_id!r}",
-    errors.InsufficientCreditsError: "Nothing was paid: top up the credits of the account, then clear the task",
+    errors.InsufficientCreditsError: "Top up the credits of the account, then clear the task",
     errors.PermissionDeniedError: "Check that the API key in the connection {conn_id!r} is active and may do this",
     errors.NotFoundError: "Check that the connection {conn_id!r} belongs to the account that submitted the job",
-    errors.ConflictError: "Nothing was paid: take another idempotency_key, or leave it out",
+    errors.ConflictError: "Take another idempotency_key, or leave it out",
     errors.JobFailedError: "A retry renders it anew",
     errors.JobExpiredError: "A retry renders it anew, which costs credits again",
     errors.JobTimeoutError: "A retry of the task takes the job up again",
-    errors.RateLimitError: "A retry of the task goes on from here and does not pay twice",
-    errors.ServerError: "A retry of the task goes on from here and does not pay twice",
-    errors.UnreadableAnswerError: "A retry of the task goes on from here and does not pay twice",
-    errors.NetworkError: "A retry of the task goes on from here and does not pay twice",
 }
 
 

@@ -171,8 +171,8 @@ def test_execution_timeout_holds_while_deferred(runs: Runs):
 @pytest.mark.parametrize(
     ("scenario", "told"),
     [
-        ("bad_input", "resolution: '4k': Input should be '768p' or '1080p'. Nothing was sent or paid"),
-        ("mapped_bad_input", "resolution: '4k': Input should be '768p' or '1080p'. Nothing was sent or paid"),
+        ("bad_input", "resolution: '4k': Input should be '768p' or '1080p'. Nothing was paid"),
+        ("mapped_bad_input", "resolution: '4k': Input should be '768p' or '1080p'. Nothing was paid"),
         ("wrong_key", "Check the API key in the connection 'hailuo_wrong_key'"),
         ("missing_connection", "airflow connections add no_such_conn --conn-type hailuo"),
     ],

@@ -8,7 +8,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_hailuo.apiframe.client import AsyncClient, Client
 from airflow_provider_hailuo.apiframe.errors import InvalidInputError
-from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.apiframe.models import Account
+from airflow_provider_hailuo.hooks.hailuo import HailuoHook, _describe
 from airflow_provider_hailuo.sandbox import Sandbox
 
 KEY = "afk_secret_of_the_test"
@@ -87,7 +88,7 @@ def test_the_extra_fields(settings_of, extra: dict, timeout: float, retries: int
         ({"password": KEY, "extra": {"timeout": "long"}}, r'extra: .*must be JSON like \{"timeout": 30'),
         ({"password": KEY, "extra": {"timeout": [30]}}, "must be JSON like"),
         ({"password": KEY, "extra": {"timeout": -1}}, "timeout: -1.0: must be seconds above 0"),
-        ({"password": KEY, "extra": "[1]"}, "must be JSON like"),
+        ({"password": KEY, "extra": {"retries": "many"}}, "must be JSON like"),
     ],
 )
 def test_a_connection_that_will_not_do_says_what_to_type(settings_of, connection: dict, told: str):
@@ -119,6 +120,12 @@ def test_testing_the_connection_tells_team_plan_and_credits(monkeypatch: pytest.
         assert not works
         assert "HTTP 401" in told
         assert "afk_wrong" not in told
+
+
+def test_a_key_without_a_team_is_accepted_too():
+    account = Account.model_validate({"user": {"id": "u", "email": "a@b.c"}, "team": None})
+
+    assert _describe(account) == "Apiframe accepts the key of a@b.c, who has no team"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -26,6 +27,10 @@ class TaskInstance:
 
     def xcom_push(self, key: str, value: object) -> None:
         self.xcoms[key] = json.loads(json.dumps(value))
+
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> object:
+        assert (task_ids, map_indexes) == ("video", self.map_index)
+        return self.xcoms[key]
 
 
 @pytest.fixture
@@ -62,8 +67,7 @@ def resume(task: HailuoGenerateOperator, ti: TaskInstance, deferral: TaskDeferre
         async for event in HailuoJobTrigger(**json.loads(json.dumps(arguments))).run():
             return event.payload
 
-    kwargs = json.loads(json.dumps(deferral.kwargs))
-    return getattr(task, deferral.method_name)({"ti": ti}, event=asyncio.run(event()), **kwargs)
+    return getattr(task, deferral.method_name)({"ti": ti}, event=asyncio.run(event()))
 
 
 def charged(sandbox: Sandbox) -> int:
@@ -84,7 +88,7 @@ def test_it_submits_pushes_the_job_and_defers(sandbox: Sandbox):
     assert ti.xcoms == {"job_id": trigger.job_id}
     assert before + 600 <= trigger.deadline <= time.time() + 600
     assert timedelta(seconds=590) + BACKSTOP < deferral.value.timeout <= timedelta(seconds=600) + BACKSTOP
-    assert sandbox.api_key not in repr((trigger.serialize(), deferral.value.kwargs))
+    assert sandbox.api_key not in repr(trigger.serialize())
     assert charged(sandbox) == 5
 
 
@@ -135,7 +139,9 @@ def test_a_failed_render_names_job_reason_and_refund_and_may_be_retried(sandbox:
 
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_a_timeout_names_the_job_and_may_be_retried(sandbox: Sandbox, deferrable: bool):
-    with pytest.raises(AirflowException, match=r"may still be rendered.*\(job .*A retry of the task takes the job up"):
+    with pytest.raises(
+        AirflowException, match=r"may still be rendered.*\(job .*A retry of the task takes the job up"
+    ):
         execute(operator(prompt="[[stall]]", deferrable=deferrable, timeout=0.2))
 
 
@@ -172,6 +178,16 @@ def test_a_retry_of_a_failed_render_renders_again_once(sandbox: Sandbox):
     assert charged(sandbox) == 0
 
 
+def test_the_same_try_made_again_after_its_render_failed_renders_nothing_new(sandbox: Sandbox):
+    task = operator(prompt="[[slow: 0]] [[fail: no]]", retries=2)
+    with pytest.raises(TaskDeferred):
+        task.execute({"ti": TaskInstance(max_tries=2)})
+
+    with pytest.raises(AirflowException, match="The render ended as FAILED: no"):
+        task.execute({"ti": TaskInstance(max_tries=2)})
+    assert jobs(sandbox) == 1
+
+
 def test_clearing_the_task_asks_for_a_new_video(sandbox: Sandbox):
     task = operator(retries=2)
 
@@ -202,7 +218,7 @@ def test_a_key_that_was_used_for_another_request_is_refused(sandbox: Sandbox):
 
 
 def test_too_few_credits_end_the_task_and_tell_how_many(sandbox: Sandbox):
-    with pytest.raises(AirflowFailException, match=r"10 credits needed, 5 there.*HTTP 402.*Nothing was paid: top up"):
+    with pytest.raises(AirflowFailException, match=r"10 credits needed, 5 there.*HTTP 402.*Nothing was paid. Top up"):
         for n in range(4):
             execute(operator(resolution="1080p" if n else "768p"), run_id=f"r{n}")
     assert charged(sandbox) == 25
@@ -217,8 +233,27 @@ def test_a_wrong_key_ends_the_task_and_names_the_connection(sandbox: Sandbox, mo
 
 
 def test_a_missing_connection_ends_the_task():
-    with pytest.raises(AirflowFailException, match="airflow connections add no_such_conn"):
+    with pytest.raises(AirflowFailException, match=r"airflow connections add no_such_conn.*Nothing was paid"):
         execute(operator(hailuo_conn_id="no_such_conn"))
+
+
+@pytest.mark.parametrize(
+    ("differences", "told"),
+    [({"password": "afk_wrong"}, r"HTTP 401, request .*, job "), ({"password": ""}, r"no API key.*\(job ")],
+)
+def test_a_key_that_is_lost_while_the_job_renders_does_not_hide_that_it_may_be_paid(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, differences: dict, told: str
+):
+    task, ti = operator(), TaskInstance()
+    with pytest.raises(TaskDeferred) as deferral:
+        task.execute({"ti": ti})
+    connect(monkeypatch, sandbox, **differences)
+
+    with pytest.raises(
+        AirflowFailException, match=rf"{told}.*The job goes on, and is paid if it completes"
+    ) as raised:
+        resume(task, ti, deferral.value)
+    assert ti.xcoms["job_id"] in str(raised.value)
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -230,16 +265,31 @@ def test_an_api_that_is_away_is_worth_a_retry(sandbox: Sandbox, monkeypatch: pyt
     assert not isinstance(raised.value, AirflowFailException)
 
 
+def test_an_api_that_goes_away_while_the_worker_waits_is_waited_for_until_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    with Sandbox() as sandbox:
+        connect(monkeypatch, sandbox)
+        task, ti = operator(prompt="[[stall]]", deferrable=False, timeout=1), TaskInstance()
+        with ThreadPoolExecutor() as worker:
+            end = worker.submit(task.execute, {"ti": ti})
+            while not sandbox.stats()["requests"]["GET /v2/jobs/{id}"]:
+                time.sleep(0.01)
+            sandbox.__exit__(None, None, None)
+
+            with pytest.raises(AirflowException, match=r"the last look failed.*takes the job up again") as raised:
+                end.result()
+    assert ti.xcoms["job_id"] in str(raised.value)
+
+
 def test_an_event_about_another_job_is_refused(sandbox: Sandbox):
     task, ti = operator(), TaskInstance()
-    with pytest.raises(TaskDeferred) as deferral:
+    with pytest.raises(TaskDeferred):
         task.execute({"ti": ti})
     job_id = ti.xcoms["job_id"]
 
     with pytest.raises(AirflowException, match=f"event about job 00000000.*{job_id}"):
-        task.execute_complete(
-            {"ti": ti}, event={"job_id": "00000000-0000-4000-8000-000000000000"}, **deferral.value.kwargs
-        )
+        task.execute_complete({"ti": ti}, event={"job_id": "00000000-0000-4000-8000-000000000000", "error": None})
 
 
 @pytest.mark.parametrize(
@@ -267,7 +317,7 @@ def test_what_a_template_will_hold_is_judged_when_it_is_rendered(sandbox: Sandbo
     task = operator(prompt="{{ '' }}", resolution="{{ params.r }}", image="{% raw %}{% endraw %}")
     task.prompt, task.resolution, task.image = "a sunrise", "4k", ""
 
-    with pytest.raises(AirflowFailException, match=r"image: ''.*resolution: '4k'.*Nothing was sent or paid"):
+    with pytest.raises(AirflowFailException, match=r"image: ''.*resolution: '4k'.*Nothing was paid"):
         execute(task)
     assert jobs(sandbox) == 0
 

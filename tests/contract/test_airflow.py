@@ -1,0 +1,41 @@
+"""The quick start in whatever Airflow is installed, in one process: `airflow dags test`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+
+from airflow_provider_hailuo.sandbox import Sandbox
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_the_quick_start_makes_one_video_and_saves_it(tmp_path: Path):
+    with Sandbox(render_seconds=1, jitter=0, seed=1) as sandbox:
+        connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key}
+        environment = {
+            **os.environ,
+            "AIRFLOW_HOME": str(tmp_path),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "example_dags"),
+            "AIRFLOW_CONN_HAILUO_DEFAULT": json.dumps(connection),
+            "HAILUO_VIDEOS": str(tmp_path),
+        }
+
+        def airflow(*arguments: str) -> None:
+            command = [sys.executable, "-m", "airflow", *arguments]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        airflow("db", "migrate")
+        airflow("dags", "test", "hailuo_quickstart", "2026-01-01")
+
+        (saved,) = tmp_path.glob("*.mp4")
+        with av.open(str(saved)) as video:
+            assert (video.streams.video[0].width, video.streams.video[0].height) == (1366, 768)
+        assert sandbox.stats()["jobs"]["COMPLETED"] == 1
+        assert sandbox.stats()["creditsCharged"] == 5
