@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from airflow_provider_hailuo.sandbox import files as files_module
 from airflow_provider_hailuo.sandbox.files import Files
-from airflow_provider_hailuo.sandbox.studio import Job, Order, Studio
+from airflow_provider_hailuo.sandbox.studio import Job, Order
 
 
 class Renderer:
@@ -54,22 +55,32 @@ def job() -> Job:
         webhook_events=frozenset(),
         body={},
     )
-    return Studio(rng=Random(1)).submit(order)
+    job_id = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
+    return Job(id=job_id, order=order, created_at=0, starts_at=0, ends_at=0, credit_cost=5)
 
 
 def test_a_video_is_rendered_once_for_all_who_ask(files: Files, renderer: Renderer, job: Job) -> None:
     async def ask() -> list[Path]:
-        renderer.may_end.clear()
-        askers = [asyncio.create_task(files.video(job)) for _ in range(5)]
-        await asyncio.sleep(0)
-        askers[0].cancel()
-        renderer.may_end.set()
-        paths = [path for path in await asyncio.gather(*askers, return_exceptions=True) if isinstance(path, Path)]
-        return [*paths, await files.video(job)]
+        return [*await asyncio.gather(*(files.video(job) for _ in range(5))), await files.video(job)]
 
     paths = asyncio.run(ask())
     assert renderer.rendered == [job.id]
-    assert [path.read_bytes() for path in paths] == [b"video"] * 5
+    assert [path.read_bytes() for path in paths] == [b"video"] * 6
+
+
+def test_who_goes_away_does_not_take_the_video_from_others(files: Files, renderer: Renderer, job: Job) -> None:
+    async def ask() -> Path:
+        renderer.may_end.clear()
+        busy = [asyncio.create_task(files.video(replace(job, id=f"busy-{n}"))) for n in range(os.cpu_count() or 1)]
+        goes, stays = (asyncio.create_task(files.video(job)) for _ in range(2))
+        await asyncio.sleep(0)
+        goes.cancel()
+        await asyncio.sleep(0)
+        renderer.may_end.set()
+        await asyncio.gather(*busy)
+        return await stays
+
+    assert asyncio.run(ask()).read_bytes() == b"video"
 
 
 def test_a_failed_rendering_is_tried_again(files: Files, renderer: Renderer, job: Job) -> None:
@@ -96,8 +107,9 @@ def test_uploads_are_stored_and_discarded(files: Files) -> None:
 
 
 def test_nothing_is_left_at_the_end(renderer: Renderer, job: Job) -> None:
+    threads = set(threading.enumerate())
     with Files() as files:
         directory = asyncio.run(files.video(job)).parent
         assert directory.is_dir()
     assert not directory.exists()
-    assert not [thread for thread in threading.enumerate() if "hailuo-sandbox" in thread.name]
+    assert set(threading.enumerate()) <= threads

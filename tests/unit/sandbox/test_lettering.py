@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ def test_without_any_font_for_it_text_is_still_drawn(monkeypatch: pytest.MonkeyP
 
 
 class TestWrap:
-    @pytest.mark.parametrize("text", ["", "short", "a wave " * 300, "x" * 2000, "x" * 100 + " y", "i " + "W" * 100, "해" * 500])
+    @pytest.mark.parametrize(
+        "text", ["", "short", "a wave " * 300, "x" * 2000, "x" * 100 + " y", "i " + "W" * 100, "해" * 500]
+    )
     def test_fits(self, text: str) -> None:
         font = font_for(text, 40)
         text = printable(text)
@@ -61,7 +64,7 @@ class TestWrap:
         words = "the quick brown fox jumps over the lazy dog and runs"
         lines = wrap(words, font, width=WIDTH, lines=5)
         assert " ".join(lines) == words
-        for line, following in zip(lines, lines[1:], strict=False):
+        for line, following in pairwise(lines):
             assert font.getlength(f"{line} {following.split()[0]}") > WIDTH
 
     def test_of_no_room_at_all_ends(self) -> None:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
 
 import av
 import pytest
 
-from airflow_provider_hailuo.sandbox.studio import Job, Order, Studio
+from airflow_provider_hailuo.sandbox.studio import Job, Order
 from airflow_provider_hailuo.sandbox.video import write_video
 
 
@@ -20,7 +19,8 @@ def job(resolution: str) -> Job:
         webhook_events=frozenset(),
         body={},
     )
-    return Studio(rng=Random(1)).submit(order)
+    job_id = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
+    return Job(id=job_id, order=order, created_at=0, starts_at=0, ends_at=0, credit_cost=5)
 
 
 @pytest.mark.parametrize(("resolution", "size"), [("768p", (1366, 768)), ("1080p", (1920, 1080))])

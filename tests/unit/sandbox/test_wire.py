@@ -201,7 +201,9 @@ class TestJobId:
     def test_is_a_uuid(self, text: str) -> None:
         assert parse_job_id(text) == ID
 
-    @pytest.mark.parametrize("text", ["", "x", ID[:-1], ID + "0", f"{{{ID}}}", ID.replace("-", ""), ID + "\n", "İ" + ID[1:]])
+    @pytest.mark.parametrize(
+        "text", ["", "x", ID[:-1], ID + "0", f"{{{ID}}}", ID.replace("-", ""), ID + "\n", "İ" + ID[1:]]
+    )
     def test_is_refused_otherwise(self, text: str) -> None:
         with pytest.raises(InvalidRequestError) as caught:
             parse_job_id(text)
@@ -228,7 +230,10 @@ class TestJobQuery:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            *(("limit", value) for value in ("0", "101", "-1", "", "x", "1.0", "+5", " 5", "1_0", "٥", "9" * 5000)),
+            *(
+                ("limit", value)
+                for value in ("0", "101", "-1", "", "x", "1.0", "+5", " 5", "1_0", "\u0665", "9" * 5000)
+            ),
             *(("status", value) for value in ("DONE", "completed", "", "JobStatus.FAILED")),
             *(("scope", value) for value in ("all", "", "User")),
             *(("search", value) for value in ("a wave", "", ID[:-1])),
@@ -253,7 +258,14 @@ class Scene:
 
     def __init__(self, **fields: Any) -> None:
         self.moment = 1_773_568_800_005
-        self.studio = Studio(render_seconds=100, jitter=0, rng=Random(1), clock=lambda: self.moment)
+        self.studio = Studio(
+            credits=1000,
+            render_seconds=100,
+            jitter=0,
+            retention_seconds=86400,
+            rng=Random(1),
+            clock=lambda: self.moment,
+        )
         self.order = parse(body(**fields))
         self.id = self.studio.submit(self.order).id
 
@@ -314,7 +326,11 @@ class TestPageJson:
         assert parse_job_query([("cursor", page["nextCursor"])]).before == Place(job.created_at, job.id)
 
     def test_ends_without_a_cursor(self) -> None:
-        assert page_json([], has_more=False, now=0, base_url=BASE) == {"jobs": [], "nextCursor": None, "hasMore": False}
+        assert page_json([], has_more=False, now=0, base_url=BASE) == {
+            "jobs": [],
+            "nextCursor": None,
+            "hasMore": False,
+        }
 
 
 class TestEventJson:

@@ -1,0 +1,95 @@
+"""Text for a picture: a font that has the glyphs, and lines that fit."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from PIL import ImageFont
+
+Font = ImageFont.FreeTypeFont
+
+_SYSTEM_FONTS: Final = (
+    "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
+    "/usr/share/fonts/TTF/DejaVuSans.ttf",
+    "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans.ttf",
+    "/usr/share/fonts/truetype/nanum/NanumGothic.ttf",
+    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
+    "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
+    "/usr/share/fonts/google-noto-cjk/NotoSansCJK-Regular.ttc",
+    "/System/Library/Fonts/AppleSDGothicNeo.ttc",
+    "/System/Library/Fonts/Supplemental/Arial Unicode.ttf",
+)
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, without control and unassigned characters, which fonts and layouts stumble over."""
+    return " ".join("".join(c for c in text if c.isspace() or _is_printable(c)).split())
+
+
+def font_for(text: str, size: int) -> Font:
+    """Return the font that lacks the fewest characters of `text`.
+
+    Pillow's own font comes first, so that plain text looks the same on every machine; a few well-known system
+    fonts follow, as far as they are installed.
+
+    Parameters: `text`, what is to be written; `size`, the height of the letters in pixels.
+    """
+    characters = set(text)
+    fonts = [None, *(path for path in _SYSTEM_FONTS if Path(path).is_file())]
+    return _font(min(fonts, key=lambda path: sum(not _has_glyph(path, c) for c in characters)), size)
+
+
+def wrap(text: str, font: Font, *, width: int, lines: int) -> list[str]:
+    """Return `text` as at most `lines` lines, each at most `width` pixels wide in `font`.
+
+    Lines break at blanks, and inside a word that is wider than a line, as in languages without blanks. An ellipsis
+    tells that the end was cut.
+    """
+    rest = text
+    wrapped: list[str] = []
+    while rest and len(wrapped) < lines:
+        end = _fitting(rest, font, width)
+        blank = rest.rfind(" ", 0, end + 1)
+        if end < len(rest) and blank > 0:
+            end = blank
+        wrapped.append(rest[:end])
+        rest = rest[end:].lstrip()
+    if rest:
+        last = wrapped[-1]
+        while last and font.getlength(last + "…") > width:
+            last = last[:-1]
+        wrapped[-1] = last.rstrip() + "…"
+    return wrapped
+
+
+def _is_printable(character: str) -> bool:
+    return not unicodedata.category(character).startswith("C")
+
+
+def _fitting(text: str, font: Font, width: int) -> int:
+    """Return how many characters from the start of `text` fit into `width` pixels, at least one."""
+    fits, over = 1, len(text) + 1
+    while over - fits > 1:
+        middle = (fits + over) // 2
+        if font.getlength(text[:middle]) <= width:
+            fits = middle
+        else:
+            over = middle
+    return fits
+
+
+@cache
+def _font(path: str | None, size: int) -> Font:
+    font = ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
+    if not isinstance(font, Font):
+        raise TypeError("Pillow was built without FreeType")
+    return font
+
+
+@cache
+def _has_glyph(path: str | None, character: str) -> bool:
+    font = _font(path, 16)
+    return bytes(font.getmask(character)) != bytes(font.getmask("\U0010ffff"))

@@ -1,0 +1,185 @@
+"""The sandbox as a server in a thread of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from random import Random
+from threading import Thread
+from types import TracebackType
+from typing import Final, TypedDict, cast
+
+import httpx
+import uvicorn
+from starlette.types import ASGIApp
+
+from airflow_provider_hailuo.sandbox.app import create_app
+from airflow_provider_hailuo.sandbox.files import Files
+from airflow_provider_hailuo.sandbox.studio import SettingError, Studio
+from airflow_provider_hailuo.sandbox.uploads import Uploads
+
+_GRACE_SECONDS: Final = 1
+_KEEP_ALIVE_SECONDS: Final = 75
+
+
+class Stats(TypedDict):
+    """What the sandbox has counted.
+
+    - `requests`: how often each endpoint was called, such as `{"POST /v2/videos/generate": 1}`.
+    - `jobs`: how many jobs have each status.
+    - `credits`: the balance.
+    - `creditsCharged`: all credits charged, less those refunded.
+    """
+
+    requests: dict[str, int]
+    jobs: dict[str, int]
+    credits: int
+    creditsCharged: int
+
+
+class Sandbox:
+    """A local Apiframe, which runs as long as its `with` block.
+
+        with Sandbox(render_seconds=0.5) as sandbox:
+            client = Client(Settings(api_key=sandbox.api_key, base_url=sandbox.base_url))
+
+    It has the endpoints, checks, prices and webhooks of the real one and makes real MP4 files, but needs no
+    account and costs nothing. A prompt may ask for trouble: `[[fail: some reason]]` ends the job as FAILED with
+    that reason, `[[stall]]` leaves it PROCESSING for ever, `[[slow: 30]]` makes it take 30 seconds. One thing is
+    assumed: that the other models cost what hailuo-02 costs.
+
+    Parameters:
+
+    - `host`: address or name to listen on, default 127.0.0.1.
+    - `port`: port to listen on, default 0: any free one.
+    - `api_key`: the one key that is accepted, default afk_sandbox.
+    - `credits`: the balance at the start, default 1000.
+    - `render_seconds`: seconds from submission to the end of a job, default 10.
+    - `jitter`: by which fraction of it, up or down, a render time may differ, 0 to 1, default 0.2.
+    - `retention_seconds`: seconds from completion until the video is gone, default 86400 (Apiframe reference,
+      "Get a job": 24 h).
+    - `seed`: makes ids and render times the same in every run, default None: they differ.
+
+    Raises `SettingError`, a `ValueError`, when a setting is out of its range, and on entering the block `OSError`
+    when the address cannot be listened on. A sandbox can be entered once.
+
+    Inside the block `base_url` tells where it listens, such as `http://127.0.0.1:43211`.
+    """
+
+    base_url: str
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str = "afk_sandbox",
+        credits: int = 1000,  # noqa: A002 - the name in the API
+        render_seconds: float = 10.0,
+        jitter: float = 0.2,
+        retention_seconds: float = 86400.0,
+        seed: int | None = None,
+    ) -> None:
+        if not 0 <= port <= 65535:
+            raise SettingError("port", f"must be from 0 to 65535, not {port}")
+        if not re.fullmatch("[!-~]+", api_key):
+            raise SettingError("api_key", "must consist of printable ASCII characters other than the blank")
+        self.api_key = api_key
+        self._host = host
+        self._port = port
+        self._studio = Studio(
+            credits=credits,
+            render_seconds=render_seconds,
+            jitter=jitter,
+            retention_seconds=retention_seconds,
+            rng=_random("jobs", seed),
+        )
+        self._uploads = Uploads(rng=_random("uploads", seed))
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Sandbox:
+        with ExitStack() as stack:
+            listener = stack.enter_context(_listen(self._host, self._port))
+            self.base_url = _base_url(listener)
+            files = stack.enter_context(Files())
+            app = create_app(
+                studio=self._studio,
+                uploads=self._uploads,
+                files=files,
+                api_key=self.api_key,
+                base_url=self.base_url,
+            )
+            stack.callback(_serve(app, listener))
+            self._closing = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    def stats(self) -> Stats:
+        """Return what has been counted so far; this is not counted itself."""
+        # An empty TLS context, because loading certificates takes longer than the request, which needs none.
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        answer = httpx.get(f"{self.base_url}/sandbox/stats", trust_env=False, verify=tls)
+        return cast("Stats", answer.raise_for_status().json())
+
+
+def _serve(app: ASGIApp, listener: socket.socket) -> Callable[[], None]:
+    """Serve `app` on `listener` in a thread, and return what stops it."""
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    thread = Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), name="hailuo-sandbox", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join()
+
+    while not server.started:
+        if not thread.is_alive():
+            raise RuntimeError("The server did not start")
+        time.sleep(0.005)
+    return stop
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    # Not `socket.create_server`: it leaves out the protocol, then asyncio does not see TCP and leaves Nagle's
+    # algorithm on, which makes each answer 40 ms late.
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _base_url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    # All addresses is where to listen, not where to connect.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _random(purpose: str, seed: int | None) -> Random:
+    """Return a generator of its own for each purpose, so that uploads do not change the ids of jobs."""
+    return Random(None if seed is None else f"{purpose} {seed}")  # noqa: S311 - for tests, not for secrets

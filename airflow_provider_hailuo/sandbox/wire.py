@@ -1,0 +1,304 @@
+"""What is on the wire: requests, checked as strictly as the API does, and answers, as it gives them."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Any, Final, Literal, TypeVar
+from uuid import NAMESPACE_DNS, uuid5
+
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from airflow_provider_hailuo.apiframe.models import JobStatus
+from airflow_provider_hailuo.sandbox.studio import Event, EventKind, Job, Order, Place
+from airflow_provider_hailuo.sandbox.uploads import Upload
+
+Json = dict[str, Any]
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CURSOR: Final = re.compile(rf"([0-9]{{1,15}})/({_UUID.pattern})")
+_ANY_URL: Final = TypeAdapter(AnyHttpUrl)
+_MAX_KEY_LENGTH: Final = 255
+_END_IMAGE_MODEL: Final = "hailuo-02"
+
+
+class InvalidRequestError(Exception):
+    """A request is not as the API wants it.
+
+    `details` lists what is wrong with each field, by its path such as `hailuoParams.duration`; it is empty when
+    the fault lies in no field.
+    """
+
+    def __init__(self, message: str, details: Mapping[str, Sequence[str]] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or {}
+
+    @classmethod
+    def of_field(cls, path: str, complaint: str) -> InvalidRequestError:
+        """Return the error that has one complaint, about the field at `path`."""
+        return cls("Invalid request", {path: [complaint]})
+
+
+def _http_url(text: str) -> str:
+    try:
+        _ANY_URL.validate_python(text)
+    except ValidationError:
+        raise PydanticCustomError("url", "Must be an absolute http or https URL") from None
+    return text
+
+
+def _uuid(text: str) -> str:
+    if not _UUID.fullmatch(text.lower()):
+        raise PydanticCustomError("uuid", "Must be a UUID")
+    return text.lower()
+
+
+def _whole_number(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise PydanticCustomError("whole_number", "Must be a whole number")
+    return int(text)
+
+
+def _place(cursor: str) -> Place:
+    try:
+        match = _CURSOR.fullmatch(urlsafe_b64decode(cursor).decode())
+    except ValueError:
+        match = None
+    if match is None:
+        raise PydanticCustomError("cursor", "Invalid cursor")
+    return Place(int(match[1]), match[2])
+
+
+def _cursor(place: Place) -> str:
+    return urlsafe_b64encode(f"{place.created_at}/{place.id}".encode()).decode()
+
+
+_Url = Annotated[str, AfterValidator(_http_url)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Body(_Strict):
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_null(cls, value: Any) -> Any:
+        if value is None:
+            raise PydanticCustomError("null", "Must not be null")
+        return value
+
+
+class _HailuoParams(_Body):
+    image: _Url | None = None
+    end_image: _Url | None = None
+    resolution: Literal["768p", "1080p"] = "768p"
+    duration: Literal[6, 10] = 6
+    prompt_optimizer: bool = True
+
+
+class _GenerateBody(_Body):
+    prompt: Annotated[str, Field(min_length=1, max_length=2000)]
+    model: Literal["hailuo-02", "hailuo-2.3", "hailuo-2.3-fast", "hailuo-03"]
+    params: Annotated[_HailuoParams, Field(alias="hailuoParams")] = _HailuoParams()
+    webhook_url: Annotated[_Url | None, Field(alias="webhookUrl")] = None
+    webhook_events: Annotated[
+        list[Literal["progress", "completed", "failed"]], Field(alias="webhookEvents", min_length=1)
+    ] = ["completed", "failed"]
+
+
+class JobQuery(_Strict):
+    """What `GET /v2/jobs` was asked for (Apiframe reference, "List jobs").
+
+    - `limit`: how many jobs at most, 1 to 100, default 20.
+    - `before`: the place that the `cursor` stands for; None for the newest jobs.
+    - `status`, `model`, `search` (a job id, in lower case): only jobs that have these; None for any.
+    - `scope`: `user` (default) or `team`; the sandbox has one user, so that both are the same.
+    """
+
+    limit: Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole_number)] = 20
+    before: Annotated[Place | None, PlainValidator(_place), Field(alias="cursor")] = None
+    status: Annotated[JobStatus | None, Field(strict=False)] = None
+    model: Annotated[str, Field(min_length=1)] | None = None
+    scope: Literal["user", "team"] = "user"
+    search: Annotated[str, AfterValidator(_uuid)] | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _once(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise PydanticCustomError("once", "Must be given once")
+        return value
+
+
+def parse_order(raw: bytes) -> Order:
+    """Return the order in the body of `POST /v2/videos/generate`; raises `InvalidRequestError`."""
+    try:
+        body = json.loads(raw.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("The body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise InvalidRequestError("The body must be a JSON object")
+    request = _validate(_GenerateBody, body)
+    params = request.params
+    if params.resolution == "1080p" and params.duration == 10:
+        raise InvalidRequestError.of_field("hailuoParams.duration", "1080p does not do 10 seconds")
+    if params.end_image is not None and request.model != _END_IMAGE_MODEL:
+        raise InvalidRequestError.of_field("hailuoParams.end_image", f"Only {_END_IMAGE_MODEL} takes it")
+    return Order(
+        prompt=request.prompt,
+        model=request.model,
+        resolution=params.resolution,
+        duration=params.duration,
+        webhook_url=request.webhook_url,
+        webhook_events=frozenset(map(EventKind, request.webhook_events)),
+        body=body,
+    )
+
+
+def parse_idempotency_key(key: str | None) -> str | None:
+    """Return the value of the `Idempotency-Key` header, None when absent; raises `InvalidRequestError`."""
+    if key is not None and len(key) > _MAX_KEY_LENGTH:
+        raise InvalidRequestError.of_field("Idempotency-Key", f"Must be at most {_MAX_KEY_LENGTH} characters")
+    return key
+
+
+def parse_job_id(text: str) -> str:
+    """Return the job id in a path, in lower case; raises `InvalidRequestError` when it is no UUID."""
+    try:
+        return _uuid(text)
+    except PydanticCustomError as error:
+        raise InvalidRequestError.of_field("id", error.message()) from None
+
+
+def parse_job_query(pairs: Iterable[tuple[str, str]]) -> JobQuery:
+    """Return the query of `GET /v2/jobs`, given as pairs of name and value; raises `InvalidRequestError`."""
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(value)
+    return _validate(JobQuery, {name: given[0] if len(given) == 1 else given for name, given in values.items()})
+
+
+def submission_json(job: Job) -> Json:
+    """Return the answer to `POST /v2/videos/generate`."""
+    return {"jobId": job.id, "status": job.status.value}
+
+
+def job_json(job: Job, *, now: int, base_url: str) -> Json:
+    """Return a job as `GET /v2/jobs/{id}` tells it (Apiframe reference, "Get a job").
+
+    Parameters: `now`, the present moment in milliseconds since the epoch; `base_url`, where the video is.
+    """
+    not_input = {"model", "webhookUrl", "webhookEvents"}
+    return {
+        "id": job.id,
+        "status": job.status.value,
+        "model": job.order.model,
+        "progress": job.progress(now),
+        "result": _result(job, base_url),
+        "error": job.error,
+        "creditCost": job.credit_cost,
+        "webhookStatus": job.webhook_status,
+        "input": {name: value for name, value in job.order.body.items() if name not in not_input},
+        "expired": job.expired,
+        "createdAt": _timestamp(job.created_at),
+        "completedAt": _timestamp(job.completed_at),
+    }
+
+
+def page_json(jobs: Sequence[Job], *, has_more: bool, now: int, base_url: str) -> Json:
+    """Return a page of jobs as `GET /v2/jobs` tells it (Apiframe reference, "List jobs").
+
+    Parameters: `jobs`, newest first; `has_more`, whether older ones follow; the others as for `job_json`.
+    """
+    return {
+        "jobs": [job_json(job, now=now, base_url=base_url) for job in jobs],
+        "nextCursor": _cursor(jobs[-1].place) if has_more else None,
+        "hasMore": has_more,
+    }
+
+
+def event_json(event: Event, *, base_url: str) -> Json:
+    """Return the body of a webhook (Apiframe reference, "Webhooks"); `base_url` is where the video is."""
+    job = event.job
+    body = {
+        "event": event.kind.value,
+        "jobId": job.id,
+        "status": job.status.value,
+        "progress": job.progress(event.at),
+        "result": _result(job, base_url),
+        "model": job.order.model,
+        "creditCost": job.credit_cost,
+        "completedAt": _timestamp(job.completed_at),
+    }
+    return body | {"error": job.error} if event.kind is EventKind.FAILED else body
+
+
+def upload_json(upload: Upload, *, base_url: str) -> Json:
+    """Return the answer to `POST /v2/uploads`; `base_url` is where the file is."""
+    return {
+        "id": upload.id,
+        "url": f"{base_url}/uploads/{upload.id}",
+        "kind": upload.kind,
+        "contentType": upload.content_type,
+        "byteSize": upload.byte_size,
+        "expiresAt": _timestamp(upload.expires_at),
+    }
+
+
+def account_json(*, api_key: str, credits: int) -> Json:  # noqa: A002 - the name in the API
+    """Return the answer to `GET /v2/me`: a made-up user and team, the balance, and how the key begins."""
+    user, team, key = (str(uuid5(NAMESPACE_DNS, f"{name}.hailuo-sandbox")) for name in ("user", "team", "key"))
+    return {
+        "user": {"id": user, "email": "sandbox@example.com", "role": "OWNER"},
+        "team": {"id": team, "name": "Sandbox", "credits": credits, "plan": "sandbox", "customerId": None},
+        "apiKey": {"id": key, "name": "sandbox", "prefix": api_key[:8]},
+    }
+
+
+def error_json(message: str, **more: Any) -> Json:
+    """Return the envelope that all errors come in; `more` are the further fields of this one."""
+    return {"error": message, **more}
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _validate(model: type[_M], value: Json) -> _M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details: dict[str, list[str]] = {}
+        for complaint in error.errors(include_url=False, include_context=False, include_input=False):
+            details.setdefault(".".join(map(str, complaint["loc"])), []).append(complaint["msg"])
+        raise InvalidRequestError("Invalid request", details) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _result(job: Job, base_url: str) -> Json | None:
+    return {"videoUrl": f"{base_url}/videos/{job.id}.mp4"} if job.status is JobStatus.COMPLETED else None
+
+
+def _timestamp(moment: int | None) -> str | None:
+    if moment is None:
+        return None
+    time = datetime.fromtimestamp(0, timezone.utc) + timedelta(milliseconds=moment)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from airflow_provider_hailuo.sandbox.cli import main
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Run the command in a process of its own, which outlives neither the test nor half a minute."""
+    processes: list[subprocess.Popen[str]] = []
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+    def run(*options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "error", "-m", "airflow_provider_hailuo.sandbox", *options]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        processes.append(process)
+        return process
+
+    def kill() -> None:
+        for process in processes:
+            process.kill()
+
+    watchdog = threading.Timer(30, kill)
+    watchdog.start()
+
+    yield run
+    watchdog.cancel()
+    kill()
+    for process in processes:
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_where_it_listens_and_ends_cleanly(
+    run: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    process = run("--port", "0", "--api-key", "afk_mine", "--credits", "7", "--render-seconds", "0.1", "--seed", "3")
+    assert process.stdout
+    where = json.loads(process.stdout.readline())
+    assert set(where) == {"base_url", "api_key"}
+    assert where["api_key"] == "afk_mine"
+    me = httpx.get(f"{where['base_url']}/v2/me", headers={"X-API-Key": "afk_mine"}, trust_env=False)
+    assert me.json()["team"]["credits"] == 7
+
+    process.send_signal(number)
+    rest, complaints = process.communicate(timeout=10)
+    assert (process.returncode, rest, complaints) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--port", "http"),
+        ("--port", "70000"),
+        ("--credits", "-1"),
+        ("--credits", "1.5"),
+        ("--render-seconds", "-1"),
+        ("--render-seconds", "soon"),
+        ("--jitter", "2"),
+        ("--jitter", "nan"),
+        ("--retention-seconds", "inf"),
+        ("--seed", "x"),
+        ("--api-key", ""),
+    ],
+)
+def test_a_wrong_option_is_named(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([f"{option}={value}"])
+    assert caught.value.code == 2
+    assert f"argument {option}: " in capsys.readouterr().err
+
+
+def test_an_address_that_is_not_ours_is_an_error_and_one_that_is_not_loopback_a_warning(
+    run: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = run("--host", "192.0.2.1", "--port", "0")
+    output, complaints = process.communicate(timeout=10)
+    warning, error = complaints.splitlines()
+    assert (process.returncode, output) == (1, "")
+    assert "192.0.2.1 is not loopback" in warning
+    assert "cannot start" in error
+
+
+def test_help_names_all_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("host", "port", "api-key", "credits", "render-seconds", "jitter", "retention-seconds", "seed"):
+        assert f"--{option} " in text
+
+
+def test_without_the_extra_one_line_says_what_to_install() -> None:
+    code = "import sys; sys.modules['av'] = None; from airflow_provider_hailuo.sandbox.cli import main; main([])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ['The sandbox needs av: pip install "airflow-provider-hailuo[sandbox]"']
