@@ -1,0 +1,192 @@
+"""What must hold for any input: generated, shrunk to the smallest counter-example when it does not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from datetime import datetime, timezone
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_hailuo.apiframe import calls, errors
+from airflow_provider_hailuo.apiframe.backoff import RETRY_AFTER_CAP_SECONDS, backoff
+from airflow_provider_hailuo.apiframe.client import Client, Settings
+from airflow_provider_hailuo.apiframe.idempotency import derive_key
+from airflow_provider_hailuo.apiframe.models import Account, Job, JobPage, Submission, Upload, VideoRequest
+from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, Wait, video_url
+
+JOB_ID = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
+REQUEST = VideoRequest(prompt="x")
+CALLS = {
+    "generate": (calls.generate_video(REQUEST, "key"), Submission),
+    "job": (calls.get_job(JOB_ID), Job),
+    "jobs": (calls.list_jobs(), JobPage),
+    "account": (calls.get_account(), Account),
+    "upload": (calls.upload("a", b"b"), Upload),
+}
+KEY = "afk_the_key_of_the_properties"
+
+NAMES = """
+    jobId id status jobs nextCursor hasMore result videoUrl videos url error details creditCost
+    creditsRequired creditsAvailable progress createdAt completedAt expired input user team credits
+    email plan
+"""
+names = st.sampled_from(NAMES.split())
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=30)
+    | st.sampled_from([JOB_ID, "COMPLETED", "FAILED", "https://cdn.example/v.mp4", "2026-03-15T10:00:00.000Z", ""]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names | st.text(max_size=5), inner, max_size=8),
+    max_leaves=20,
+)
+bodies = (
+    st.binary(max_size=200)
+    | json_values.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))
+    | st.tuples(json_values, st.integers(0, 100)).map(lambda cut: json.dumps(cut[0]).encode()[: cut[1]])
+    # Nearly right: the documented shape with odd values in it.
+    | st.dictionaries(names, json_values, max_size=12).map(
+        lambda odd: json.dumps({"id": JOB_ID, "jobId": JOB_ID, "status": "COMPLETED", "jobs": [], **odd}).encode()
+    )
+)
+header_text = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
+headers = st.dictionaries(
+    st.sampled_from(["x-request-id", "retry-after", "location", "content-type"]),
+    header_text | st.integers(-10, 10**12).map(str) | st.just("Sun, 15 Mar 2026 10:01:30 GMT"),
+)
+statuses = st.integers(100, 599) | st.sampled_from([200, 201, 202, 400, 401, 402, 403, 404, 409, 429, 500, 503])
+
+
+def judge(outcome: object, expected: type) -> None:
+    if isinstance(outcome, errors.ApiframeError):
+        assert "\n" not in str(outcome)
+        assert len(str(outcome)) <= 2048
+        assert KEY not in str(outcome)
+        assert outcome.retry_after is None or outcome.retry_after >= 0
+    else:
+        assert isinstance(outcome, expected)
+        if isinstance(outcome, Job) and outcome.is_final:
+            try:
+                assert video_url(outcome).startswith("http")
+            except errors.JobError as error:
+                judge(error, Job)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@settings(max_examples=2000, deadline=None)
+@given(status=statuses, given_headers=headers, body=bodies)
+def test_any_answer_is_a_typed_value_or_an_error_of_ours(name: str, status: int, given_headers: dict, body: bytes):
+    call, expected = CALLS[name]
+    try:
+        outcome: object = call.parse(status, httpx.Headers(given_headers), body)
+    except errors.ApiframeError as error:
+        outcome = error
+    judge(outcome, expected)
+
+
+@settings(max_examples=300, deadline=None)
+@given(answers=st.lists(st.tuples(statuses.filter(lambda s: s >= 200), headers, bodies), min_size=1, max_size=6))
+def test_the_client_ends_after_its_retries_whatever_comes(answers: list[tuple[int, dict, bytes]]):
+    stream, waits = itertools.cycle(answers), []
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        status, given_headers, body = next(stream)
+        return httpx.Response(status, headers=given_headers, content=body)
+
+    transport = httpx.MockTransport(answer)
+    with Client(Settings(api_key=KEY), transport=transport, sleep=waits.append) as client:
+        try:
+            outcome: object = client.send(calls.get_job(JOB_ID))
+        except errors.ApiframeError as error:
+            outcome = error
+    judge(outcome, Job)
+    assert len(waits) <= 4
+    assert all(0 < wait <= RETRY_AFTER_CAP_SECONDS + 30 for wait in waits)
+
+
+outcomes = st.sampled_from(["QUEUED", "PROCESSING", "PAUSED", "COMPLETED", "FAILED"]) | st.sampled_from(
+    [
+        errors.NetworkError,
+        errors.RateLimitError,
+        errors.ServerError,
+        errors.UnreadableAnswerError,
+        errors.NotFoundError,
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    looks=st.lists(st.tuples(outcomes, st.floats(0, 1e6), st.none() | st.floats(0, 1e9)), min_size=1, max_size=30),
+    seconds=st.floats(-10, 1e5),
+    interval=st.floats(1e-6, 1e4),
+    draw=st.floats(0, 1),
+)
+def test_a_wait_is_positive_never_past_the_deadline_and_ends(looks, seconds: float, interval: float, draw: float):
+    start = 1_790_000_000.0
+    poll = JobPoll(JOB_ID, start + seconds, interval, draw=lambda: draw)
+    now = start
+    for n in range(100_000):
+        what, latency, retry_after = looks[n % len(looks)]
+        now += min(latency, 5.0)
+        if isinstance(what, str):
+            decision = poll.on_job(Job(id=JOB_ID, status=what), now)
+        else:
+            decision = poll.on_error(what("x", retry_after=retry_after), now)
+        if not isinstance(decision, Wait):
+            assert isinstance(decision, Finished | GaveUp)
+            return
+        assert 0 < decision.seconds <= start + seconds - now
+        assert decision.seconds >= min(0.05, start + seconds - now)
+        # Far from the deadline, jump: the number of looks is not what is judged here.
+        now += max(decision.seconds, (start + seconds - now) / 50)
+        assert now <= start + seconds + 1e-6
+    raise AssertionError("it never ended")
+
+
+@given(failures=st.integers(1, 10**6), retry_after=st.none() | st.floats(0, 1e12), draw=st.floats(0, 1))
+def test_a_backoff_is_positive_and_bounded(failures: int, retry_after: float | None, draw: float):
+    error = errors.RateLimitError("x", retry_after=retry_after)
+
+    seconds = backoff(failures, error, draw=lambda: draw)
+
+    assert 0 < seconds <= RETRY_AFTER_CAP_SECONDS + 30
+    assert retry_after is None or seconds > min(retry_after, RETRY_AFTER_CAP_SECONDS)
+
+
+identities = st.lists(st.text(max_size=8) | st.integers(), max_size=6)
+prompts = st.text(min_size=1, max_size=30).filter(str.strip)
+
+
+@settings(max_examples=500)
+@given(one=st.tuples(identities, prompts), other=st.tuples(identities, prompts))
+def test_distinct_inputs_have_distinct_keys(one, other):
+    try:
+        keys = [derive_key("a/b", identity, VideoRequest(prompt=prompt)) for identity, prompt in (one, other)]
+    except errors.InvalidInputError:
+        return  # a lone surrogate is no prompt
+    assert (keys[0] == keys[1]) == (one == other)
+
+
+@settings(max_examples=500)
+@given(readable=st.text(max_size=400), identity=identities, prompt=prompts)
+def test_every_key_is_one_that_the_api_takes(readable: str, identity: list, prompt: str):
+    try:
+        request = VideoRequest(prompt=prompt)
+    except errors.InvalidInputError:
+        return
+    key = derive_key(readable, identity, request)
+    assert calls.generate_video(request, f"{key}/9999").idempotency_key == f"{key}/9999"
+
+
+@settings(max_examples=500)
+@given(value=header_text | st.text(max_size=40))
+def test_any_retry_after_is_a_number_of_seconds_or_nothing(value: str):
+    seconds = calls.retry_after_seconds({"retry-after": value}, datetime(2026, 3, 15, tzinfo=timezone.utc))
+
+    assert seconds is None or seconds >= 0
