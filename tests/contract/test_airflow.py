@@ -1,4 +1,4 @@
-"""The quick start in whatever Airflow is installed, in one process: `airflow dags test`."""
+"""What the installed Airflow makes of the provider: the connection form, and the quick start in one process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import av
+import pytest
+from airflow.providers_manager import ProvidersManager
 
 from airflow_provider_hailuo.sandbox import Sandbox
 
@@ -39,3 +41,15 @@ def test_the_quick_start_makes_one_video_and_saves_it(tmp_path: Path):
             assert (video.streams.video[0].width, video.streams.video[0].height) == (1366, 768)
         assert sandbox.stats()["jobs"]["COMPLETED"] == 1
         assert sandbox.stats()["creditsCharged"] == 5
+
+
+@pytest.mark.filterwarnings("ignore")  # of the form's libraries in Airflow 2
+def test_the_connection_form_asks_for_what_is_used():
+    providers = ProvidersManager()
+
+    form = providers.field_behaviours["hailuo"]
+    assert form["relabeling"] == {"password": "Apiframe API key", "host": "Base URL"}
+    assert set(form["hidden_fields"]) == {"schema", "login", "port", "extra"}
+    assert form["placeholders"]["host"] == "https://api.apiframe.ai"
+    extra = {name for name in providers.connection_form_widgets if name.startswith("extra__hailuo__")}
+    assert extra == {"extra__hailuo__timeout", "extra__hailuo__retries"}

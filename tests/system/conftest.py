@@ -98,7 +98,7 @@ def runs(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         dags,
         wait_for=SCENARIOS,
         connections=connections,
-        config={"AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"},
+        config={"AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO", "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"},
     ) as airflow:
         runs, stop = Runs(airflow), threading.Event()
         watcher = threading.Thread(target=runs.watch_triggers, args=(stop,))

@@ -208,6 +208,18 @@ def test_clearing_a_task_asks_for_a_new_video(runs: Runs, sandbox: Sandbox):
     assert first != second
 
 
+def test_testing_the_connection_tells_the_credits(runs: Runs, sandbox: Sandbox):
+    assert "Connection success!" in runs.airflow.run("connections", "test", "hailuo_default")
+
+    # What the "Test" button of the form sends.
+    form = {"connection_id": "tried", "conn_type": "hailuo", "host": sandbox.base_url, "port": 0}
+    good = runs.airflow.request("POST", "connections/test", json={**form, "password": API_KEY})
+    bad = runs.airflow.request("POST", "connections/test", json={**form, "password": WRONG_KEY})
+    assert good == {"status": True, "message": f"Team Sandbox, plan sandbox, {sandbox.stats()['credits']} credits"}
+    assert not bad["status"]
+    assert "Invalid or missing API key" in bad["message"]
+
+
 def test_the_key_appears_nowhere(runs: Runs):
     for scenario in SCENARIOS:
         runs.ended(scenario)

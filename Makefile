@@ -1,0 +1,56 @@
+# `make help` lists what there is. All of it lives in .venv, which `make env` makes from nothing but Python and make.
+
+PYTHON ?= python3
+LOCK := constraints/airflow-3.3.txt
+READY := .venv/.ready
+BIN := .venv/bin
+SOURCES := airflow_provider_hailuo dev noxfile.py
+
+# Airflow starts many processes: without .pyc files each of them takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+# Nothing but .venv and the lock decides what is installed there and imported from there.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env test lint demo airflow constraints clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(READY)  ## make .venv: Airflow, the provider, the tools (PYTHON=... chooses the interpreter)
+
+# A .venv without its stamp was interrupted: it is made from scratch. One with an old stamp is brought up to date.
+$(READY): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "make: '$(PYTHON)' is not Python 3.10 to 3.13: install one, name it: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "make: '$(PYTHON)' cannot make environments: install its venv and ensurepip (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@test -e $@ || $(PYTHON) -m venv --clear .venv
+	@rm -f $@
+	@sed -n '/^uv==/,/[^\\]$$/p' $(LOCK) | $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /dev/stdin
+	@echo "make: installing Airflow and the tools into .venv"
+	@$(BIN)/uv pip sync --python $(BIN)/python --quiet --require-hashes --compile-bytecode $(LOCK)
+	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test: lint  ## everything: lint, tests with coverage, real Airflow 3.3, Airflow 2.11, the wheel
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/nox --no-error-on-missing-interpreters --session unit-2.11 wheel-2.11 wheel-3.3
+
+lint: env  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+
+demo: env  ## a video through a real Airflow from a local sandbox (real API: APIFRAME_API_KEY=...)
+	$(BIN)/python dev/demo.py
+
+airflow: env  ## an Airflow to look at, with the example DAGs and a sandbox, until Ctrl-C
+	$(BIN)/python dev/demo.py --stay
+
+constraints: env  ## resolve the locked environments of constraints/ anew
+	$(BIN)/nox --session lock
+
+clean:  ## remove what the other targets made
+	rm -rf .venv .nox .demo dist build .coverage .mypy_cache .pytest_cache .ruff_cache
