@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -207,7 +208,7 @@ def test_a_flood_is_cut_off(api, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_drip_is_cut_off(api, monkeypatch: pytest.MonkeyPatch):
     seconds = iter(range(0, 10_000, 20))
-    monkeypatch.setattr(client.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
 
     class Drip(httpx.SyncByteStream, httpx.AsyncByteStream):
         def __iter__(self) -> Iterator[bytes]:

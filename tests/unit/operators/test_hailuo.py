@@ -271,14 +271,19 @@ def test_an_api_that_goes_away_while_the_worker_waits_is_waited_for_until_the_de
     with Sandbox() as sandbox:
         connect(monkeypatch, sandbox)
         task, ti = operator(prompt="[[stall]]", deferrable=False, timeout=1), TaskInstance()
-        with ThreadPoolExecutor() as worker:
-            end = worker.submit(task.execute, {"ti": ti})
-            while not sandbox.stats()["requests"]["GET /v2/jobs/{id}"]:
+
+        def go_away() -> None:
+            for _ in range(1000):
+                if sandbox.stats()["requests"]["GET /v2/jobs/{id}"]:
+                    break
                 time.sleep(0.01)
             sandbox.__exit__(None, None, None)
 
+        with ThreadPoolExecutor() as other:
+            gone = other.submit(go_away)
             with pytest.raises(AirflowException, match=r"the last look failed.*takes the job up again") as raised:
-                end.result()
+                task.execute({"ti": ti})
+            gone.result()
     assert ti.xcoms["job_id"] in str(raised.value)
 
 

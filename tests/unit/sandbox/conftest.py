@@ -56,6 +56,13 @@ def api() -> Iterator[Api]:
 
 
 @pytest.fixture
+def disturb(api: Api) -> Iterator[Callable[..., None]]:
+    """Put rules in force in the sandbox that all tests share, until the end of the test."""
+    yield lambda *rules: api.sandbox.set_faults(rules)
+    api.sandbox.set_faults(())
+
+
+@pytest.fixture
 def eventually() -> Callable[[Callable[[], T]], T]:
     """Return what a call returns as soon as that is true; fail when it is not within ten seconds."""
 

@@ -69,9 +69,12 @@ class TestErrors:
 
         with monkeypatch.context() as patch:
             patch.setattr(app_module, "account_json", broken)
+            patch.setattr(app_module, "page_json", broken)
             assert assert_error(api.get("/v2/me"), 500) == {}
+            assert assert_error(api.get("/v2/jobs"), 500) == {}
         assert api.get("/v2/me").status_code == 200
-        assert [record.message for record in caplog.records if record.exc_info] == ["GET /v2/me failed"]
+        messages = [record.message for record in caplog.records if record.exc_info]
+        assert messages == ["GET /v2/me failed", "GET /v2/jobs failed"]
 
     def test_of_requests_name_the_fields(self, api: Api) -> None:
         body = assert_error(api.generate("", hailuoParams={"duration": "6"}, webhook_url="http://x"), 400)
@@ -113,7 +116,8 @@ class TestGenerate:
         assert (again.status_code, again.json()) == (202, {"jobId": job_id, "status": "COMPLETED"})
         assert_error(api.generate("another", key="key"), 409)
         assert_error(api.generate("", key="key"), 400)
-        assert api.sandbox.stats()["creditsCharged"] == 5
+        stats = api.sandbox.stats()
+        assert (stats["creditsCharged"], stats["jobsCreated"], stats["idempotentReplays"]) == (5, 1, 1)
 
     def test_knows_a_body_by_its_meaning(self, api: Api) -> None:
         def send(raw: bytes) -> httpx.Response:
@@ -298,7 +302,10 @@ def test_stats_count_requests_by_route(start: Callable[..., Api]) -> None:
             "GET /videos/{id}.mp4": 0,
             "GET /uploads/{id}": 0,
         },
+        "faults": {},
         "jobs": {"QUEUED": 0, "PROCESSING": 1, "COMPLETED": 1, "FAILED": 1, "CANCELLED": 0},
+        "jobsCreated": 3,
+        "idempotentReplays": 0,
         "credits": 90,
         "creditsCharged": 10,
     }

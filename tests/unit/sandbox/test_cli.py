@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -73,6 +74,10 @@ def test_it_says_where_it_listens_and_ends_cleanly(
         ("--retention-seconds", "inf"),
         ("--seed", "x"),
         ("--api-key", ""),
+        ("--faults", "[{"),
+        ("--faults", '{"fault": "reset"}'),
+        ("--faults", '[{"fault": "error", "status": 200}]'),
+        ("--faults", "no-such-file.json"),
     ],
 )
 def test_a_wrong_option_is_named(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,6 +85,18 @@ def test_a_wrong_option_is_named(option: str, value: str, capsys: pytest.Capture
         main([f"{option}={value}"])
     assert caught.value.code == 2
     assert f"argument {option}: " in capsys.readouterr().err
+
+
+def test_faults_come_from_the_command_line_or_from_a_file(
+    run: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "faults.json"
+    file.write_text('[{"fault": "error", "status": 503}]')
+    for given, status in ((' [{"fault": "error", "status": 429}]', 429), (str(file), 503)):
+        process = run("--port", "0", "--faults", given)
+        assert process.stdout
+        where = json.loads(process.stdout.readline())
+        assert httpx.get(f"{where['base_url']}/v2/me", trust_env=False).status_code == status
 
 
 def test_an_address_that_is_not_ours_is_an_error_and_one_that_is_not_loopback_a_warning(
@@ -98,7 +115,8 @@ def test_help_names_all_options(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for option in ("host", "port", "api-key", "credits", "render-seconds", "jitter", "retention-seconds", "seed"):
+    times = ("render-seconds", "jitter", "retention-seconds", "seed")
+    for option in ("host", "port", "api-key", "credits", *times, "faults"):
         assert f"--{option} " in text
 
 

@@ -116,6 +116,7 @@ def test_a_seed_makes_ids_and_times_the_same(start: Callable[..., Api]) -> None:
         ({"jitter": 2}, "jitter"),
         ({"render_seconds": float("nan")}, "render_seconds"),
         ({"retention_seconds": -1}, "retention_seconds"),
+        ({"faults": [{"fault": "gremlins"}]}, "faults"),
     ],
 )
 def test_wrong_settings_are_named_at_once(settings: dict[str, Any], name: str) -> None:

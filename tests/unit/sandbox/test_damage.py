@@ -1,0 +1,218 @@
+"""What clients get to see, from a sandbox that runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_hailuo.apiframe.models import JobStatus
+from airflow_provider_hailuo.sandbox.damage import UNKNOWN_STATUS
+
+Api = Any
+Disturb = Callable[..., None]
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(92)
+
+
+def jobs_created(api: Api) -> int:
+    return int(api.sandbox.stats()["jobsCreated"])
+
+
+class TestError:
+    @pytest.mark.parametrize(
+        ("status", "reason"),
+        [
+            (401, "Unauthorized"),
+            (429, "Too Many Requests"),
+            (500, "Internal Server Error"),
+            (502, "Bad Gateway"),
+            (503, "Service Unavailable"),
+            (520, "Unknown"),
+        ],
+    )
+    def test_has_the_envelope_of_the_api(self, api: Api, disturb: Disturb, status: int, reason: str) -> None:
+        disturb({"fault": "error", "status": status})
+        before = jobs_created(api)
+        answer = api.generate()
+        assert (answer.status_code, answer.json()) == (status, {"error": reason})
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-request-id"]
+        assert "retry-after" not in answer.headers
+        assert jobs_created(api) == before
+
+    def test_402_tells_the_credits(self, api: Api, disturb: Disturb) -> None:
+        disturb({"fault": "error", "status": 402})
+        assert api.generate().json() == {
+            "error": "Insufficient credits",
+            "creditsRequired": 5,
+            "creditsAvailable": 0,
+        }
+
+    def test_can_be_a_page_of_a_proxy(self, api: Api, disturb: Disturb) -> None:
+        disturb({"fault": "error", "status": 502, "html": True, "retryAfter": 1})
+        answer = api.get("/v2/me")
+        assert (answer.status_code, answer.headers["retry-after"]) == (502, "1")
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "<h1>502 Bad Gateway</h1>" in answer.text
+
+    @pytest.mark.parametrize("seconds", [0, 7, 10**9])
+    def test_can_tell_when_to_come_back(self, api: Api, disturb: Disturb, seconds: int) -> None:
+        disturb({"fault": "error", "status": 429, "retryAfter": seconds})
+        assert api.get("/v2/me").headers["retry-after"] == str(seconds)
+        disturb({"fault": "error", "status": 429, "retryAfter": seconds, "httpDate": True})
+        date = api.get("/v2/me").headers["retry-after"]
+        assert date.endswith(" GMT")
+        late = datetime.now(timezone.utc) + timedelta(seconds=seconds) - parsedate_to_datetime(date)
+        assert timedelta(0) <= late < timedelta(seconds=10)
+
+    def test_can_hide_that_the_request_was_carried_out(self, start: Callable[..., Api]) -> None:
+        api = start(faults=[{"fault": "error", "status": 502, "after": True, "times": 1}])
+        assert api.generate(key="key").status_code == 502
+        assert api.sandbox.stats()["creditsCharged"] == 5
+        assert api.generate(key="key").status_code == 202
+        stats = api.sandbox.stats()
+        assert (stats["jobsCreated"], stats["idempotentReplays"], stats["creditsCharged"]) == (1, 1, 5)
+
+
+class TestBody:
+    def test_is_truncated(self, api: Api, disturb: Disturb) -> None:
+        disturb({"fault": "truncated"})
+        before = jobs_created(api)
+        answer = api.generate()
+        assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
+        assert int(answer.headers["content-length"]) == len(answer.content) == 33
+        assert answer.text.startswith('{"jobId":"')
+        with pytest.raises(json.JSONDecodeError):
+            answer.json()
+        assert jobs_created(api) == before + 1
+
+    def test_is_empty(self, api: Api, disturb: Disturb) -> None:
+        disturb({"fault": "empty"})
+        before = jobs_created(api)
+        answer = api.generate()
+        assert (answer.status_code, answer.headers["content-length"], answer.content) == (202, "0", b"")
+        assert jobs_created(api) == before + 1
+
+    def test_is_no_json(self, api: Api, disturb: Disturb) -> None:
+        disturb({"fault": "not-json"})
+        before = jobs_created(api)
+        answer = api.generate()
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert answer.text.startswith("<html>")
+        assert jobs_created(api) == before + 1
+
+    def test_of_errors_is_damaged_too(self, api: Api, disturb: Disturb) -> None:
+        disturb({"fault": "truncated"})
+        answer = api.get("/v2/me", headers={"X-API-Key": "wrong"})
+        assert (answer.status_code, answer.text[:9]) == (401, '{"error":')
+
+    def test_of_files_is_damaged_when_they_are_named(self, api: Api, disturb: Disturb) -> None:
+        url = api.post("/v2/uploads", files={"file": PNG}).json()["url"]
+        disturb({"fault": "truncated"})
+        assert api.get(url).content == PNG
+        disturb({"fault": "truncated", "route": "GET /uploads/{id}"})
+        answer = api.get(url)
+        assert (answer.content, answer.headers["content-type"]) == (PNG[:50], "image/png")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_wrong_types(api: Api, disturb: Disturb) -> None:
+    job_id = api.submit()
+    disturb({"fault": "wrong-types"})
+    answer = api.generate()
+    assert (answer.status_code, answer.json()) == (202, {"jobId": 7, "status": 7})
+    job = api.job(job_id)
+    assert (job["id"], job["status"], job["progress"], job["result"], job["expired"]) == (7, 7, "7", "7", "7")
+    assert api.get("/v2/jobs?limit=1").json() == {"jobs": "7", "nextCursor": 7, "hasMore": "7"}
+    assert api.get("/v2/me").json() == {"user": "7", "team": "7", "apiKey": "7"}
+    assert api.post("/v2/uploads", files={"file": PNG}).json()["url"] == 7
+
+
+class TestJob:
+    """One job is COMPLETED, another one is not: `told` returns what the API tells of them, singly and on a page."""
+
+    @pytest.fixture
+    def told(self, start: Callable[..., Api]) -> Callable[[str], Any]:
+        api = start(render_seconds=0)
+        completed, rendering = ids = api.submit(), api.submit("[[stall]]")
+        honest = [api.job(job_id) for job_id in ids]
+
+        def told(fault: str) -> Any:
+            api.sandbox.set_faults([{"fault": fault}])
+            answers = [api.get(f"/v2/jobs/{job_id}") for job_id in (completed, rendering)]
+            page = {job["id"]: job for job in api.get("/v2/jobs").json()["jobs"]}
+            (report,) = api.get("/sandbox/faults").json()
+            return honest, answers, [page.get(job_id) for job_id in ids], report["struck"]
+
+        return told
+
+    def test_has_vanished(self, told: Any) -> None:
+        _, answers, page, struck = told("vanished")
+        assert [(answer.status_code, answer.json()) for answer in answers] == [(404, {"error": "Job not found"})] * 2
+        assert page == [None, None]
+        assert struck == 3
+
+    def test_has_a_status_that_nobody_knows(self, told: Any) -> None:
+        assert UNKNOWN_STATUS not in set(JobStatus)
+        honest, answers, page, struck = told("unknown-status")
+        odd = [{**job, "status": UNKNOWN_STATUS} for job in honest]
+        assert [answer.json() for answer in answers] == page == odd
+        assert struck == 3
+
+    def test_has_no_url_once_it_is_completed(self, told: Any) -> None:
+        (completed, rendering), answers, page, struck = told("no-url")
+        odd = [{**completed, "result": None}, rendering]
+        assert completed["result"]["videoUrl"]
+        assert [answer.json() for answer in answers] == page == odd
+        assert struck == 2
+
+    def test_has_expired_as_soon_as_it_is_completed(self, told: Any) -> None:
+        (completed, rendering), answers, page, struck = told("expired")
+        odd = [{**completed, "expired": True}, rendering]
+        assert completed["expired"] is False
+        assert [answer.json() for answer in answers] == page == odd
+        assert struck == 2
+
+    def test_that_cannot_be_changed_is_not_struck(self, start: Callable[..., Api]) -> None:
+        rules = [{"fault": fault} for fault in ("vanished", "unknown-status", "no-url", "expired")]
+        api = start(render_seconds=0, retention_seconds=0, faults=rules)
+        assert api.get("/v2/jobs").json()["jobs"] == []
+        assert api.get("/v2/jobs/nonsense").status_code == 400
+        assert api.get("/v2/jobs", headers={"X-API-Key": "wrong"}).status_code == 401
+        assert api.get("/v2/me").status_code == 200
+        job_id = api.submit()
+        api.sandbox.set_faults([{"fault": "expired"}])
+        assert api.job(job_id)["expired"]
+        assert api.sandbox.stats()["faults"] == {}
+
+    def test_waits_for_its_rule(self, start: Callable[..., Api], eventually: Any) -> None:
+        rule = {"fault": "no-url", "times": 1}
+        api = start(render_seconds=0.1, faults=[rule])
+        job_id = api.submit()
+        assert api.job(job_id)["status"] == "QUEUED"
+        job = eventually(lambda: [job for job in (api.job(job_id),) if job["status"] == "COMPLETED"])[0]
+        assert job["result"] is None
+        assert api.job(job_id)["result"]
+
+    def test_of_a_damaged_page_leaves_the_cursor_alone(self, start: Callable[..., Api]) -> None:
+        api = start(faults=[{"fault": "vanished", "times": 1}])
+        ids = [api.submit() for _ in range(3)]
+        page = api.get("/v2/jobs?limit=2").json()
+        assert (page["jobs"], page["hasMore"]) == ([], True)
+        rest = api.get("/v2/jobs", params={"limit": "2", "cursor": page["nextCursor"]}).json()["jobs"]
+        assert len({job["id"] for job in rest} & set(ids)) == 1
+
+
+def test_answers_are_whole_again_without_rules(api: Api, disturb: Disturb) -> None:
+    job_id = api.submit()
+    honest: httpx.Response = api.get(f"/v2/jobs/{job_id}")
+    disturb({"fault": "empty"})
+    api.get(f"/v2/jobs/{job_id}")
+    disturb()
+    assert api.get(f"/v2/jobs/{job_id}").json() == honest.json()

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_hailuo.sandbox import Sandbox, files
+from airflow_provider_hailuo.sandbox.studio import Job
+
+Api = Any
+Disturb = Callable[..., None]
+
+BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+GENERATE = "POST /v2/videos/generate"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(92)
+
+
+@contextmanager
+def raw(sandbox: Sandbox, path: str = "/v2/me") -> Iterator[socket.socket]:
+    """A connection by which a GET request has been sent, and which waits for 0.1 seconds at most."""
+    url = httpx.URL(sandbox.base_url)
+    with socket.create_connection((url.host, url.port), timeout=0.1) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {sandbox.api_key}\r\n\r\n".encode())
+        yield client
+
+
+def receive(client: socket.socket) -> bytes:
+    """Return all that comes until the other side ends, or nothing comes any more."""
+    received = b""
+    try:
+        while part := client.recv(65536):
+            received += part
+    except TimeoutError:
+        pass
+    return received
+
+
+class TestReset:
+    def test_before_a_request_is_carried_out(self, start: Callable[..., Api]) -> None:
+        api = start(faults=[{"fault": "reset", "times": 1}])
+        with pytest.raises(BROKEN):
+            api.generate(key="key")
+        assert api.sandbox.stats()["jobsCreated"] == 0
+        assert api.generate(key="key").status_code == 202
+        stats = api.sandbox.stats()
+        assert (stats["jobsCreated"], stats["idempotentReplays"], stats["requests"][GENERATE]) == (1, 0, 2)
+
+    def test_after_a_request_was_carried_out(self, start: Callable[..., Api]) -> None:
+        api = start(faults=[{"fault": "reset", "after": True, "times": 1}])
+        with pytest.raises(BROKEN):
+            api.generate(key="key")
+        stats = api.sandbox.stats()
+        assert (stats["jobsCreated"], stats["creditsCharged"]) == (1, 5)
+        again = api.generate(key="key")
+        (job,) = api.get("/v2/jobs").json()["jobs"]
+        assert (again.status_code, again.json()["jobId"]) == (202, job["id"])
+        stats = api.sandbox.stats()
+        assert (stats["jobsCreated"], stats["creditsCharged"], stats["idempotentReplays"]) == (1, 5, 1)
+
+    def test_as_a_step_of_a_script(self, start: Callable[..., Api]) -> None:
+        rules = [
+            {"route": GENERATE, "fault": "error", "status": 429, "retryAfter": 0, "times": 2},
+            {"route": GENERATE, "fault": "reset", "after": True, "times": 1},
+        ]
+        api = start(faults=rules)
+        outcomes: list[Any] = []
+        for _ in range(5):
+            api.get("/v2/me").raise_for_status()
+            try:
+                outcomes.append(api.generate(key="key").status_code)
+            except BROKEN:
+                outcomes.append("reset")
+        assert outcomes == [429, 429, "reset", 202, 202]
+        assert api.sandbox.stats()["creditsCharged"] == 5
+        assert api.sandbox.stats()["faults"] == {"error": 2, "reset": 1}
+
+    @pytest.mark.parametrize("after", [False, True])
+    @pytest.mark.parametrize("path", ["/v2/me", "/v2/jobs"])
+    def test_is_one_for_the_kernel(self, api: Api, disturb: Disturb, after: bool, path: str) -> None:
+        disturb({"fault": "reset", "after": after})
+        with raw(api.sandbox, path) as client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+    def test_in_the_middle_of_an_upload(self, api: Api, disturb: Disturb) -> None:
+        disturb({"fault": "reset"})
+        with pytest.raises(BROKEN):
+            api.post("/v2/uploads", files={"file": PNG + bytes(20 * 1024 * 1024)})
+        disturb()
+        assert api.post("/v2/uploads", files={"file": PNG}).status_code == 201
+
+    def test_comes_too_late_for_who_has_left(
+        self, api: Api, disturb: Disturb, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        started, left = threading.Event(), threading.Event()
+
+        def write_video(path: Path, _: Job) -> None:
+            started.set()
+            left.wait(5)
+            path.write_bytes(b"video")
+
+        monkeypatch.setattr(files, "write_video", write_video)
+        url = api.job(api.submit())["result"]["videoUrl"]
+        disturb({"fault": "reset", "after": True, "times": 1, "route": "GET /videos/{id}.mp4"})
+        with raw(api.sandbox, httpx.URL(url).path):
+            started.wait(5)
+        api.get("/v2/me")
+        left.set()
+        assert api.get(url).content == b"video"
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+class TestDelay:
+    def test_of_the_first_byte(self, api: Api, disturb: Disturb) -> None:
+        disturb({"fault": "slow", "delay": 0.2})
+        with raw(api.sandbox) as client:
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+            client.settimeout(5)
+            assert client.recv(12) == b"HTTP/1.1 200"
+        asked = time.monotonic()
+        assert api.get("/v2/jobs").status_code == 200
+        assert 0.2 <= time.monotonic() - asked < 2
+
+    def test_comes_after_the_request_was_carried_out(self, start: Callable[..., Api]) -> None:
+        api = start(faults=[{"fault": "slow", "delay": 60, "times": 1}])
+        with pytest.raises(httpx.ReadTimeout):
+            api.post(
+                "/v2/videos/generate",
+                json={"prompt": "a wave", "model": "hailuo-02"},
+                headers={"Idempotency-Key": "key"},
+                timeout=0.1,
+            )
+        assert api.sandbox.stats()["creditsCharged"] == 5
+        body = {"prompt": "a wave", "model": "hailuo-02"}
+        assert api.post("/v2/videos/generate", json=body, headers={"Idempotency-Key": "key"}).status_code == 202
+        assert api.sandbox.stats()["creditsCharged"] == 5
+
+    def test_of_each_byte(self, start: Callable[..., Api]) -> None:
+        api = start(faults=[{"fault": "drip", "delay": 0.004}])
+        asked = time.monotonic()
+        with api.stream("GET", "/v2/jobs") as answer:
+            assert int(answer.headers["content-length"]) == 45
+            parts = list(answer.iter_raw())
+        assert time.monotonic() - asked >= 45 * 0.004
+        assert b"".join(parts) == b'{"jobs":[],"nextCursor":null,"hasMore":false}'
+        assert len(parts) > 10
+        assert api.get("/v2/jobs").json()["jobs"] == []
+
+
+class TestStall:
+    def test_leaves_half_of_the_body(self, api: Api, disturb: Disturb) -> None:
+        honest = api.get("/v2/me")
+        disturb({"fault": "stalled"})
+        with raw(api.sandbox) as client:
+            head, _, body = receive(client).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert f"content-length: {len(honest.content)}".encode() in head
+        assert body == honest.content[: len(honest.content) // 2]
+
+    def test_of_a_file_that_is_named(self, api: Api, disturb: Disturb) -> None:
+        url = api.post("/v2/uploads", files={"file": PNG}).json()["url"]
+        disturb({"fault": "stalled", "route": "GET /uploads/{id}"})
+        with raw(api.sandbox, httpx.URL(url).path) as client:
+            assert receive(client).endswith(PNG[:50])
+
+
+HANGING = [{"fault": "slow", "delay": 600}, {"fault": "drip", "delay": 600}, {"fault": "stalled"}]
+
+
+@pytest.mark.parametrize("path", ["/v2/me", "/v2/jobs"])
+@pytest.mark.parametrize("rule", HANGING, ids=str)
+def test_nothing_is_left_of_a_request_whose_client_left(
+    rule: dict[str, Any], path: str, caplog: pytest.LogCaptureFixture, eventually: Any
+) -> None:
+    with Sandbox(faults=[rule]) as sandbox:
+        with raw(sandbox, path):
+            eventually(lambda: sandbox.stats()["faults"])
+    # Uvicorn complains about tasks that do not end by themselves.
+    assert caplog.records == []
+
+
+def test_the_end_does_not_wait_for_clients_that_hang(caplog: pytest.LogCaptureFixture, eventually: Any) -> None:
+    rules = [{**rule, "times": 1} for rule in HANGING]
+    with ExitStack() as clients:
+        with Sandbox(faults=rules) as sandbox:
+            hanging = [clients.enter_context(raw(sandbox)) for _ in rules]
+            eventually(lambda: sum(sandbox.stats()["faults"].values()) == 3)
+        for client in hanging:
+            with pytest.raises(ConnectionResetError):
+                receive(client)
+    assert caplog.records == []
+
+
+class TestOutage:
+    @pytest.mark.parametrize("fault", [{"fault": "error", "status": 503}, {"fault": "reset"}])
+    def test_strikes_the_whole_api_while_renders_go_on(
+        self, start: Callable[..., Api], eventually: Any, fault: dict[str, Any]
+    ) -> None:
+        api = start(render_seconds=0.1, jitter=0)
+        job_id = api.submit()
+        url = api.post("/v2/uploads", files={"file": PNG}).json()["url"]
+        api.sandbox.set_faults([{**fault, "seconds": 0.3}])
+        calls = {
+            "generate": api.generate,
+            "job": lambda: api.get(f"/v2/jobs/{job_id}"),
+            "jobs": lambda: api.get("/v2/jobs"),
+            "me": lambda: api.get("/v2/me"),
+            "uploads": lambda: api.post("/v2/uploads", files={"file": PNG}),
+        }
+
+        def is_down(call: Callable[[], httpx.Response]) -> bool:
+            try:
+                return call().status_code == 503
+            except BROKEN:
+                return True
+
+        assert [name for name, call in calls.items() if not is_down(call)] == []
+        assert api.get(url).content == PNG
+        eventually(lambda: api.sandbox.stats()["jobs"]["COMPLETED"] == 1)
+        assert is_down(calls["me"])
+        eventually(lambda: not is_down(calls["me"]))
+        assert api.job(job_id)["status"] == "COMPLETED"
+        assert api.sandbox.stats()["jobsCreated"] == 1
+
+
+def test_a_key_is_revoked_while_a_video_renders(start: Callable[..., Api]) -> None:
+    api = start(faults=[{"fault": "error", "status": 401, "skip": 2}])
+    job_id = api.submit()
+    api.job(job_id)
+    assert {api.get(path).status_code for path in (f"/v2/jobs/{job_id}", "/v2/jobs", "/v2/me")} == {401}
+    assert api.generate().status_code == 401
+
+
+def test_credits_run_out_in_the_middle_of_a_batch(start: Callable[..., Api]) -> None:
+    api = start(faults=[{"fault": "error", "status": 402, "skip": 2, "route": GENERATE}])
+    assert [api.generate().status_code for _ in range(4)] == [202, 202, 402, 402]
+    assert api.get("/v2/me").status_code == 200
+
+
+def test_requests_that_are_struck_are_counted_and_looking_at_jobs_is_counted_once(start: Callable[..., Api]) -> None:
+    api = start(faults=[{"fault": "error", "status": 502, "after": True}])
+    api.get("/v2/jobs")
+    api.get("/v2/me")
+    api.head("/v2/me")
+    requests = api.sandbox.stats()["requests"]
+    assert (requests["GET /v2/jobs"], requests["GET /v2/me"], requests["HEAD /v2/me"]) == (1, 1, 1)
+    assert api.sandbox.stats()["faults"] == {"error": 2}
