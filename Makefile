@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env test lint demo airflow constraints clean
+.PHONY: help env test lint demo chaos airflow constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,15 +36,20 @@ $(READY): $(LOCK) pyproject.toml
 
 test: lint  ## everything: lint, tests with coverage, real Airflow 3.3, Airflow 2.11, the wheel
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/coverage report --include='*/apiframe/*,*/hooks/*,*/operators/*,*/triggers/*' --fail-under=95
 	$(BIN)/nox --no-error-on-missing-interpreters --session unit-2.11 wheel-2.11 wheel-3.3
 
-lint: env  ## ruff and mypy
+lint: env  ## ruff, mypy and bandit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
+	$(BIN)/bandit --quiet --recursive --severity-level=medium airflow_provider_hailuo
 
 demo: env  ## a video through a real Airflow from a local sandbox (real API: APIFRAME_API_KEY=...)
 	$(BIN)/python dev/demo.py
+
+chaos: env  ## break a real Airflow on purpose, and count videos and credits (20 minutes)
+	$(BIN)/python dev/chaos.py
 
 airflow: env  ## an Airflow to look at, with the example DAGs and a sandbox, until Ctrl-C
 	$(BIN)/python dev/demo.py --stay

@@ -222,6 +222,7 @@ def demo() -> None:
         os.environ["no_proxy"] = airflow.environment["no_proxy"]
         run_id = airflow.trigger(DAG)
         spent = watch(airflow, run_id, api)
+        held = spent["queued"] + spent["running"]
         check_states(airflow, run_id)
         job = airflow.xcom(DAG, run_id, MAKE, "job")
         url = airflow.xcom(DAG, run_id, MAKE)
@@ -237,15 +238,16 @@ def demo() -> None:
             "contact sheet": sheet,
             "logs": airflow.home,
             "credits": job["credits"] if real else f"{job['credits']} (the sandbox's, worth nothing)",
-            "worker slot": f"held for {spent['running']:.1f} s, free for {spent['deferred']:.1f} s while {MAKE} "
-            f"waited (its state, looked at every {SAMPLE_SECONDS} s: running, deferred)",
+            "worker slot": f"held for {held:.1f} s (of which {MAKE} ran {spent['running']:.1f} s), "
+            f"free for {spent['deferred']:.1f} s while it waited",
+            "": f"(by its state, looked at every {SAMPLE_SECONDS} s: queued and running, deferred)",
         }
         print("\n" + "\n".join(f"{name:14} {value}" for name, value in report.items()))
     if min(video.width, video.height) != int(job["resolution"].rstrip("p")):
         raise DemoError(f"{saved} is {video.width} x {video.height}, {job['resolution']} was asked for")
     if abs(video.seconds - job["duration"]) > 0.5:
         raise DemoError(f"{saved} is {video.seconds:.2f} s long, {job['duration']} s were asked for")
-    if spent["deferred"] <= spent["running"]:
+    if spent["deferred"] <= held:
         raise DemoError(f"{MAKE} held a worker slot longer than it waited without: {dict(spent)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from collections import Counter
@@ -22,8 +23,16 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_hailuo.apiframe.models import JobStatus
+from airflow_provider_hailuo.sandbox.disturbance import Disturbance
+from airflow_provider_hailuo.sandbox.faults import Faults, parse_rules
 from airflow_provider_hailuo.sandbox.files import Files
-from airflow_provider_hailuo.sandbox.studio import Event, InsufficientCreditsError, KeyConflictError, Studio
+from airflow_provider_hailuo.sandbox.studio import (
+    Event,
+    InsufficientCreditsError,
+    KeyConflictError,
+    SettingError,
+    Studio,
+)
 from airflow_provider_hailuo.sandbox.uploads import SNIFFED_BYTES, RefusedUploadError, Uploads
 from airflow_provider_hailuo.sandbox.webhooks import deliver, webhook_client
 from airflow_provider_hailuo.sandbox.wire import (
@@ -48,23 +57,30 @@ _Endpoint = Callable[[Request], Awaitable[Response]]
 _TICK_SECONDS: Final = 0.05
 
 
-def create_app(*, studio: Studio, uploads: Uploads, files: Files, api_key: str, base_url: str) -> ASGIApp:
-    """Return the sandbox as an ASGI application.
+def create_app(
+    *, studio: Studio, uploads: Uploads, files: Files, faults: Faults, api_key: str, base_url: str
+) -> ASGIApp:
+    """Return the sandbox as an ASGI application. Its server puts a `Connection` as `connection` into the state.
 
-    Parameters: `studio` and `uploads` are its state, `files` its files; `api_key` is the one key it accepts;
-    `base_url` is what the URLs in its answers begin with (given, and not taken from the `Host` header, which is
-    the client's to choose).
+    Parameters: `studio` and `uploads` are its state, `files` its files, `faults` what goes wrong; `api_key` is the
+    one key it accepts; `base_url` is what the URLs in its answers begin with (given, and not taken from the `Host`
+    header, which is the client's to choose).
     """
-    api = _Api(studio=studio, uploads=uploads, files=files, api_key=api_key, base_url=base_url)
+    api = _Api(studio=studio, uploads=uploads, files=files, faults=faults, api_key=api_key, base_url=base_url)
     app = Starlette(
-        routes=[*api.routes, Route("/sandbox/stats", api.stats), Route("/", api.about)],
+        routes=[
+            *api.routes,
+            Route("/sandbox/stats", api.stats),
+            Route("/sandbox/faults", api.faults, methods=["GET", "PUT"]),
+            Route("/", api.about),
+        ],
         exception_handlers=dict.fromkeys(
             (HTTPException, InvalidRequestError, InsufficientCreditsError, KeyConflictError, Exception), _on_error
         ),
         lifespan=api.lifespan,
     )
     app.router.redirect_slashes = False
-    return _Reception(app, api.routes, api.requests)
+    return _Reception(Disturbance(_calm(app), faults), api.routes, api.requests)
 
 
 class _Reception:
@@ -83,33 +99,50 @@ class _Reception:
             return
         route = next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
         if route:
-            self._requests[f"{scope['method']} {route.path}"] += 1
+            name = scope["state"]["route"] = f"{scope['method']} {route.path}"
+            self._requests[name] += 1
         request_id = str(uuid4())
-        complete = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal complete
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _calm(app: ASGIApp) -> ASGIApp:
+    """Return `app` such that it raises no error that it has answered; that is logged."""
+
+    async def calm(scope: Scope, receive: Receive, send: Send) -> None:
+        complete = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal complete
             await send(message)
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await app(scope, receive, watched_send)
         except Exception:
             # Starlette passes on what it has answered with 500, upon which uvicorn would cut the connection.
             if not complete:
                 raise
             _LOG.exception("%s %s failed", scope["method"], scope["path"])
 
+    return calm
+
 
 class _Api:
     """The endpoints, and what goes on between requests."""
 
-    def __init__(self, *, studio: Studio, uploads: Uploads, files: Files, api_key: str, base_url: str) -> None:
+    def __init__(
+        self, *, studio: Studio, uploads: Uploads, files: Files, faults: Faults, api_key: str, base_url: str
+    ) -> None:
         self._studio = studio
         self._uploads = uploads
         self._files = files
+        self._faults = faults
         self._api_key = api_key
         self._base_url = base_url
         self.requests: Counter[str] = Counter()
@@ -130,18 +163,33 @@ class _Api:
                 "about": "A local stand-in for the Apiframe API, for tests: no key, no credits, no AI.",
                 "base_url": self._base_url,
                 "stats": f"{self._base_url}/sandbox/stats",
+                "faults": f"{self._base_url}/sandbox/faults",
             }
         )
 
     async def stats(self, _: Request) -> Response:
+        statuses = self._studio.statuses()
         return JSONResponse(
             {
                 "requests": dict(self.requests),
-                "jobs": {status.value: count for status, count in self._studio.statuses().items()},
+                "faults": dict(self._faults.struck),
+                "jobs": {status.value: count for status, count in statuses.items()},
+                "jobsCreated": sum(statuses.values()),
+                "idempotentReplays": self._studio.replays,
                 "credits": self._studio.credits,
                 "creditsCharged": self._studio.credits_charged,
             }
         )
+
+    async def faults(self, request: Request) -> Response:
+        if request.method == "PUT":
+            try:
+                self._faults.set(parse_rules(json.loads(await request.body())))
+            except SettingError as error:
+                raise InvalidRequestError(str(error)) from None
+            except (ValueError, RecursionError):
+                raise InvalidRequestError("The body is not valid JSON") from None
+        return JSONResponse(self._faults.report())
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:

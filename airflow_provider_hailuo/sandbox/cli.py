@@ -6,10 +6,12 @@ import json
 import logging
 import signal
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from threading import Event
+from typing import Any
 
 from airflow_provider_hailuo import sandbox
 from airflow_provider_hailuo.sandbox.studio import SettingError
@@ -61,8 +63,16 @@ def _parser() -> ArgumentParser:
     options("--render-seconds", type=float, default=10.0, help="how long a render takes (default %(default)s)")
     options("--jitter", type=float, default=0.2, help="fraction by which that varies (default %(default)s)")
     options("--retention-seconds", type=float, default=86400.0, help="how long videos are kept (default %(default)s)")
-    options("--seed", type=int, help="make ids and render times the same in every run")
+    options("--seed", type=int, help="make ids, render times and chance faults the same in every run")
+    options("--faults", type=_json, default=[], help="what to break: a JSON list of rules, or a file that holds one")
     return parser
+
+
+def _json(argument: str) -> Any:
+    try:
+        return json.loads(argument if argument.lstrip().startswith(("[", "{")) else Path(argument).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,18 +7,22 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from ipaddress import ip_address
 from random import Random
 from threading import Thread
 from types import TracebackType
-from typing import Final, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 
 import httpx
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from airflow_provider_hailuo.sandbox.app import create_app
+from airflow_provider_hailuo.sandbox.disturbance import Connection
+from airflow_provider_hailuo.sandbox.faults import Faults, parse_rules
 from airflow_provider_hailuo.sandbox.files import Files
 from airflow_provider_hailuo.sandbox.studio import SettingError, Studio
 from airflow_provider_hailuo.sandbox.uploads import Uploads
@@ -31,13 +35,19 @@ class Stats(TypedDict):
     """What the sandbox has counted.
 
     - `requests`: how often each endpoint was called, such as `{"POST /v2/videos/generate": 1}`.
+    - `faults`: how often each kind of fault has struck, such as `{"reset": 1}`.
     - `jobs`: how many jobs have each status.
+    - `jobsCreated`: how many jobs there are.
+    - `idempotentReplays`: how many submissions created none, because their idempotency key was known.
     - `credits`: the balance.
     - `creditsCharged`: all credits charged, less those refunded.
     """
 
     requests: dict[str, int]
+    faults: dict[str, int]
     jobs: dict[str, int]
+    jobsCreated: int
+    idempotentReplays: int
     credits: int
     creditsCharged: int
 
@@ -63,7 +73,8 @@ class Sandbox:
     - `jitter`: by which fraction of it, up or down, a render time may differ, 0 to 1, default 0.2.
     - `retention_seconds`: seconds from completion until the video is gone, default 86400 (Apiframe reference,
       "Get a job": 24 h).
-    - `seed`: makes ids and render times the same in every run, default None: they differ.
+    - `seed`: makes ids, render times and chance faults the same in every run, default None: they differ.
+    - `faults`: rules of what goes wrong on purpose, as in JSON (see `sandbox/faults.py`), default none.
 
     Raises `SettingError`, a `ValueError`, when a setting is out of its range, and on entering the block `OSError`
     when the address cannot be listened on. A sandbox can be entered once.
@@ -84,6 +95,7 @@ class Sandbox:
         jitter: float = 0.2,
         retention_seconds: float = 86400.0,
         seed: int | None = None,
+        faults: Sequence[dict[str, Any]] = (),
     ) -> None:
         if not 0 <= port <= 65535:
             raise SettingError("port", f"must be from 0 to 65535, not {port}")
@@ -100,6 +112,8 @@ class Sandbox:
             rng=_random("jobs", seed),
         )
         self._uploads = Uploads(rng=_random("uploads", seed))
+        self._faults = Faults(rng=_random("faults", seed))
+        self.set_faults(faults)
         self._closing = ExitStack()
 
     def __enter__(self) -> Sandbox:
@@ -111,6 +125,7 @@ class Sandbox:
                 studio=self._studio,
                 uploads=self._uploads,
                 files=files,
+                faults=self._faults,
                 api_key=self.api_key,
                 base_url=self.base_url,
             )
@@ -123,6 +138,13 @@ class Sandbox:
     ) -> None:
         self._closing.close()
 
+    def set_faults(self, faults: Sequence[dict[str, Any]]) -> None:
+        """Put `faults` in force, in place of all others. Any thread may call this, at any time.
+
+        Raises `SettingError` when a rule is wrong.
+        """
+        self._faults.set(parse_rules(faults))
+
     def stats(self) -> Stats:
         """Return what has been counted so far; this is not counted itself."""
         # An empty TLS context, because loading certificates takes longer than the request, which needs none.
@@ -131,10 +153,27 @@ class Sandbox:
         return cast("Stats", answer.raise_for_status().json())
 
 
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """Uvicorn's own, which also puts the connection into the state of its requests, and does not wait for faults."""
+
+    app_state: dict[str, Any]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._connection = Connection(transport)
+        self.app_state = {**self.app_state, "connection": self._connection}
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._connection.disturbed:
+            self._connection.reset()
+
+
 def _serve(app: ASGIApp, listener: socket.socket) -> Callable[[], None]:
     """Serve `app` on `listener` in a thread, and return what stops it."""
     config = uvicorn.Config(
         app,
+        http=_Protocol,
         lifespan="on",
         ws="none",
         log_config=None,
@@ -175,9 +214,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _base_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    # All addresses is where to listen, not where to connect.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address = ip_address(host)
+    if address.is_unspecified:  # all addresses: where to listen, not where to connect
+        address = ip_address("::1" if address.version == 6 else "127.0.0.1")
+    return f"http://[{address}]:{port}" if address.version == 6 else f"http://{address}:{port}"
 
 
 def _random(purpose: str, seed: int | None) -> Random:

@@ -161,7 +161,8 @@ def new_id(rng: Random) -> str:
 class Studio:
     """All jobs and the balance. Whenever a method is called, all that is due by then happens first.
 
-    `credits` is the balance, `now` the moment up to which everything has happened.
+    `credits` is the balance, `now` the moment up to which everything has happened, `replays` how many submissions
+    were answered with the original job.
 
     A prompt may ask for trouble: `[[fail: some reason]]` ends the render as FAILED with that reason,
     `[[stall]]` leaves it PROCESSING for ever, `[[slow: 30]]` makes it take 30 seconds.
@@ -205,6 +206,7 @@ class Studio:
         self._rng = rng
         self._clock = clock
         self.now = clock()
+        self.replays = 0
         self._jobs: dict[str, Job] = {}
         self._places: list[Place] = []
         self._statuses: Counter[JobStatus] = Counter()
@@ -224,6 +226,7 @@ class Studio:
         if original and self.now - original.created_at < KEY_MEMORY_MS:
             if original.order.body != order.body:
                 raise KeyConflictError
+            self.replays += 1
             return original
         price = PRICES[order.resolution, order.duration]
         if price > self.credits:

@@ -75,9 +75,7 @@ def test_it_says_where_it_listens_and_ends_cleanly(
         ("--seed", "x"),
         ("--api-key", ""),
         ("--faults", "[{"),
-        ("--faults", '{"fault": "reset"}'),
-        ("--faults", '[{"fault": "error", "status": 200}]'),
-        ("--faults", "no-such-file.json"),
+        ("--faults", '[{"fault": "error"}]'),
     ],
 )
 def test_a_wrong_option_is_named(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +83,21 @@ def test_a_wrong_option_is_named(option: str, value: str, capsys: pytest.Capture
         main([f"{option}={value}"])
     assert caught.value.code == 2
     assert f"argument {option}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("faults", "complaint"),
+    [
+        ('{"fault": "reset"}', "must be a valid list"),
+        ('[{"fault": "error", "status": 200}]', "[0].status: must be greater than or equal to 400 (given: 200)"),
+        ("[{", "line 1 column 3"),
+        ("no-such-file.json", "No such file or directory: 'no-such-file.json'"),
+    ],
+)
+def test_what_is_wrong_with_faults_is_told(faults: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--faults", faults])
+    assert complaint in capsys.readouterr().err
 
 
 def test_faults_come_from_the_command_line_or_from_a_file(

@@ -135,48 +135,50 @@ def test_wrong_types(api: Api, disturb: Disturb) -> None:
 
 
 class TestJob:
-    """One job is COMPLETED, another one is not: `told` returns what the API tells of them, singly and on a page."""
+    """One job is COMPLETED, another one is not: `told` returns what the API tells of them, singly and on pages."""
 
     @pytest.fixture
-    def told(self, start: Callable[..., Api]) -> Callable[[str], Any]:
-        api = start(render_seconds=0)
-        completed, rendering = ids = api.submit(), api.submit("[[stall]]")
+    def told(self, api: Api, disturb: Disturb) -> Callable[[str], Any]:
+        ids = api.submit(), api.submit("[[stall]]")
         honest = [api.job(job_id) for job_id in ids]
 
         def told(fault: str) -> Any:
-            api.sandbox.set_faults([{"fault": fault}])
-            answers = [api.get(f"/v2/jobs/{job_id}") for job_id in (completed, rendering)]
-            page = {job["id"]: job for job in api.get("/v2/jobs").json()["jobs"]}
+            disturb({"fault": fault})
+            answers = [api.get(f"/v2/jobs/{job_id}") for job_id in ids]
+            pages = [api.get(f"/v2/jobs?search={job_id}").json()["jobs"] for job_id in ids]
             (report,) = api.get("/sandbox/faults").json()
-            return honest, answers, [page.get(job_id) for job_id in ids], report["struck"]
+            return honest, answers, pages, report["struck"]
 
         return told
 
     def test_has_vanished(self, told: Any) -> None:
-        _, answers, page, struck = told("vanished")
+        _, answers, pages, struck = told("vanished")
         assert [(answer.status_code, answer.json()) for answer in answers] == [(404, {"error": "Job not found"})] * 2
-        assert page == [None, None]
-        assert struck == 3
+        assert pages == [[], []]
+        assert struck == 4
 
     def test_has_a_status_that_nobody_knows(self, told: Any) -> None:
         assert UNKNOWN_STATUS not in set(JobStatus)
-        honest, answers, page, struck = told("unknown-status")
+        honest, answers, pages, struck = told("unknown-status")
         odd = [{**job, "status": UNKNOWN_STATUS} for job in honest]
-        assert [answer.json() for answer in answers] == page == odd
-        assert struck == 3
+        assert [answer.json() for answer in answers] == odd
+        assert pages == [[job] for job in odd]
+        assert struck == 4
 
     def test_has_no_url_once_it_is_completed(self, told: Any) -> None:
-        (completed, rendering), answers, page, struck = told("no-url")
+        (completed, rendering), answers, pages, struck = told("no-url")
         odd = [{**completed, "result": None}, rendering]
         assert completed["result"]["videoUrl"]
-        assert [answer.json() for answer in answers] == page == odd
+        assert [answer.json() for answer in answers] == odd
+        assert pages == [[job] for job in odd]
         assert struck == 2
 
     def test_has_expired_as_soon_as_it_is_completed(self, told: Any) -> None:
-        (completed, rendering), answers, page, struck = told("expired")
+        (completed, rendering), answers, pages, struck = told("expired")
         odd = [{**completed, "expired": True}, rendering]
         assert completed["expired"] is False
-        assert [answer.json() for answer in answers] == page == odd
+        assert [answer.json() for answer in answers] == odd
+        assert pages == [[job] for job in odd]
         assert struck == 2
 
     def test_that_cannot_be_changed_is_not_struck(self, start: Callable[..., Api]) -> None:
@@ -191,14 +193,13 @@ class TestJob:
         assert api.job(job_id)["expired"]
         assert api.sandbox.stats()["faults"] == {}
 
-    def test_waits_for_its_rule(self, start: Callable[..., Api], eventually: Any) -> None:
-        rule = {"fault": "no-url", "times": 1}
-        api = start(render_seconds=0.1, faults=[rule])
-        job_id = api.submit()
-        assert api.job(job_id)["status"] == "QUEUED"
-        job = eventually(lambda: [job for job in (api.job(job_id),) if job["status"] == "COMPLETED"])[0]
-        assert job["result"] is None
-        assert api.job(job_id)["result"]
+    def test_is_waited_for_by_its_rule(self, api: Api, disturb: Disturb) -> None:
+        disturb({"fault": "no-url", "times": 1})
+        completed, rendering = api.submit(), api.submit("[[stall]]")
+        assert api.job(rendering)["status"] == "PROCESSING"
+        first, second = api.job(completed), api.job(completed)
+        assert (first["status"], first["result"]) == ("COMPLETED", None)
+        assert second["result"]
 
     def test_of_a_damaged_page_leaves_the_cursor_alone(self, start: Callable[..., Api]) -> None:
         api = start(faults=[{"fault": "vanished", "times": 1}])

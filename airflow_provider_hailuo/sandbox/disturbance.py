@@ -1,0 +1,141 @@
+"""Faults on their way to the client: answers that are wrong or late, connections that break."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from typing import Final
+
+import anyio
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from airflow_provider_hailuo.sandbox.damage import damaged, error_answer, fits
+from airflow_provider_hailuo.sandbox.faults import (
+    JOB_ROUTES,
+    BodyRule,
+    DelayRule,
+    ErrorRule,
+    Faults,
+    JobRule,
+    ResetRule,
+    StallRule,
+    TypesRule,
+)
+
+# Closing is then not the usual farewell but a reset.
+_NO_LINGERING: Final = struct.pack("ii", 1, 0)
+
+
+@dataclass
+class Connection:
+    """What requests come by. `disturbed`: a fault has struck the latest one, so that it may never end by itself."""
+
+    transport: asyncio.Transport
+    disturbed: bool = False
+
+    def reset(self) -> None:
+        """Break the connection, unless it is closing already."""
+        if not self.transport.is_closing():
+            peer = self.transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+            self.transport.abort()
+
+
+class Disturbance:
+    """An ASGI application that lets `faults` strike requests to another one, `app`.
+
+    The state in a scope has to tell the `connection` of the request, a `Connection`, and its `route`, as in rules. A
+    request without a route is not disturbed.
+    """
+
+    def __init__(self, app: ASGIApp, faults: Faults) -> None:
+        self._app = app
+        self._faults = faults
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the request carried out and answered, as far as no fault strikes it."""
+        route = scope["state"].get("route")
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        carry_out = partial(self._carry_out, scope, receive)
+        # Whether a rule about jobs strikes depends on the jobs. To look at them first, or twice, changes nothing.
+        answer = await carry_out() if route in JOB_ROUTES else None
+        rule = self._faults.choose(route, partial(fits, answer=answer))
+        connection: Connection = scope["state"]["connection"]
+        connection.disturbed = rule is not None
+        match rule:
+            case None:
+                await (answer or self._app)(scope, receive, send)
+            case ErrorRule():
+                if rule.after:
+                    await carry_out()
+                await error_answer(rule, datetime.now(timezone.utc))(scope, receive, send)
+            case ResetRule():
+                if rule.after:
+                    await carry_out()
+                connection.reset()
+                await _leaves(receive)
+            case DelayRule(fault="slow", delay=delay):
+                answer = answer or await carry_out()
+                if await _stays(receive, delay):
+                    await answer(scope, receive, send)
+            case DelayRule(delay=delay):
+                await _drip(answer or await carry_out(), delay, receive, send)
+            case StallRule():
+                await _stall(answer or await carry_out(), receive, send)
+            case BodyRule() | TypesRule() | JobRule():
+                await damaged(rule, answer or await carry_out())(scope, receive, send)
+
+    async def _carry_out(self, scope: Scope, receive: Receive) -> Response:
+        messages: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            messages.append(message)
+
+        await self._app(scope, receive, keep)
+        start, *parts = messages
+        answer = Response(b"".join(part.get("body", b"") for part in parts), start["status"])
+        answer.raw_headers = list(start["headers"])
+        return answer
+
+
+async def _drip(answer: Response, delay: float, receive: Receive, send: Send) -> None:
+    await send(_start(answer))
+    for byte in bytes(answer.body):
+        if not await _stays(receive, delay):
+            return
+        await send(_part(bytes([byte])))
+    await send({"type": "http.response.body"})
+
+
+async def _stall(answer: Response, receive: Receive, send: Send) -> None:
+    await send(_start(answer))
+    await send(_part(bytes(answer.body[: len(answer.body) // 2])))
+    await _leaves(receive)
+
+
+def _start(answer: Response) -> Message:
+    return {"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers}
+
+
+def _part(body: bytes) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": True}
+
+
+async def _stays(receive: Receive, seconds: float) -> bool:
+    """Let `seconds` pass; return whether the client is still there, False as soon as it is not."""
+    with anyio.move_on_after(seconds):
+        await _leaves(receive)
+        return False
+    return True
+
+
+async def _leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

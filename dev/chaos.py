@@ -1,0 +1,286 @@
+"""`make chaos`: break things on purpose, in a real Airflow, and count videos and credits afterwards.
+
+Each scenario runs a batch of videos, injects faults, and then looks at every task, every XCom and the account of the
+sandbox: each video must be there, and must have been paid once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local_airflow import LocalAirflow, exit_on_signals
+
+from airflow_provider_hailuo.apiframe import calls
+from airflow_provider_hailuo.apiframe.client import Client, Settings
+from airflow_provider_hailuo.apiframe.models import Job
+from airflow_provider_hailuo.sandbox import Sandbox
+
+PROJECT = Path(__file__).resolve().parent.parent
+DAGS = ["batch", "dies_before_post", "dies_before_answer", "dies_before_deferral", "dies_at_the_end"]
+CREDITS = 5  # of each video
+PATIENCE_SECONDS = 600
+GENERATE = "POST /v2/videos/generate"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of a batch.
+
+    `faults` were injected; `videos` were asked for; `lost` have no success with the right URL in XCom; `paid_twice`
+    have more than one job; `credits` were charged, less those refunded; it took `seconds`.
+    """
+
+    faults: int
+    videos: int
+    lost: int
+    paid_twice: int
+    credits: int
+    seconds: float
+
+    @property
+    def right(self) -> bool:
+        """Whether faults struck, each video is there, and was paid once."""
+        return self.faults > 0 and self.lost == self.paid_twice == 0 and self.credits == CREDITS * self.videos
+
+
+class Chaos:
+    """An Airflow and a sandbox, and ways to break them.
+
+    Parameters: `airflow` and `sandbox` run; `deaths` is the directory where dying tasks leave a note.
+    """
+
+    def __init__(self, airflow: LocalAirflow, sandbox: Sandbox, deaths: Path) -> None:
+        self.airflow = airflow
+        self.sandbox = sandbox
+        self._deaths = deaths
+        self._kills = 0
+
+    def batch(self, videos: int, strike: Callable[[], None] = lambda: None, dag_id: str = "batch") -> Seen:
+        """Run a batch of `videos` of a DAG, call `strike` after it was triggered, and look at the end."""
+        start, charged, faults = time.monotonic(), self.sandbox.stats()["creditsCharged"], self._faults()
+        run_id = self.airflow.trigger(dag_id, conf={"videos": videos})
+        strike()
+        self.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS)
+        self.sandbox.set_faults([])
+        jobs = self._jobs(run_id)
+        urls = self._urls(run_id)
+        return Seen(
+            faults=self._faults() - faults,
+            videos=videos,
+            lost=sum(urls.get(n) not in {job.video_url for job in jobs[n]} for n in range(videos)),
+            paid_twice=sum(len(of_one) > 1 for of_one in jobs.values()),
+            credits=self.sandbox.stats()["creditsCharged"] - charged,
+            seconds=time.monotonic() - start,
+        )
+
+    def kill(self, name: str) -> None:
+        """Kill a component and all of its processes, as a power cut does."""
+        self._kills += 1
+        self.airflow.kill(name)
+
+    def until(self, state: str, count: int = 1) -> None:
+        """Wait until `count` tasks are in `state` at the same time."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        query = "select count(*) from task_instance where task_id = 'video' and state = ?"
+        while self._query(query, state)[0][0] < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"There are no {count} tasks {state}")
+            time.sleep(0.1)
+
+    def _faults(self) -> int:
+        return self._kills + len(list(self._deaths.iterdir())) + sum(self.sandbox.stats()["faults"].values())
+
+    def _jobs(self, run_id: str) -> dict[int, list[Job]]:
+        """Return the jobs of a run by the map index of their task, which their prompts tell."""
+        jobs: defaultdict[int, list[Job]] = defaultdict(list)
+        cursor = None
+        with Client(Settings(api_key=self.sandbox.api_key, base_url=self.sandbox.base_url)) as client:
+            while True:
+                page = client.send(calls.list_jobs(cursor=cursor))
+                for job in page.jobs:
+                    asked_by, _, n = str((job.input or {})["prompt"]).rpartition(" ")
+                    if asked_by == run_id:
+                        jobs[int(n)].append(job)
+                cursor = page.next_cursor
+                if cursor is None:
+                    return jobs
+
+    def _urls(self, run_id: str) -> dict[int, str]:
+        """Return the URLs in the XComs of the tasks of a run that ended well, by map index."""
+        query = (
+            "select x.map_index, x.value from xcom x join task_instance t using (dag_id, run_id, task_id, map_index) "
+            "where x.run_id = ? and x.task_id = 'video' and x.key = 'return_value' and t.state = 'success'"
+        )
+        return {n: json.loads(value) for n, value in self._query(query, run_id)}
+
+    def _query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(f"file:{self.airflow.database}?mode=ro", uri=True, timeout=30)) as database:
+            return database.execute(sql, values).fetchall()
+
+
+def dies(dag_id: str) -> Callable[[Chaos, int], Seen]:
+    """Return the scenario in which each task's process is killed once, at the moment that the DAG is named for."""
+    return lambda chaos, videos: chaos.batch(videos, dag_id=dag_id)
+
+
+def disturbed(*rules: dict[str, Any]) -> Callable[[Chaos, int], Seen]:
+    """Return the scenario in which the sandbox follows these rules."""
+
+    def scenario(chaos: Chaos, videos: int) -> Seen:
+        chaos.sandbox.set_faults(rules)
+        return chaos.batch(videos)
+
+    return scenario
+
+
+def triggerer_killed_twice(chaos: Chaos, videos: int) -> Seen:
+    """Kill the triggerer and start another, twice while the videos render."""
+
+    def strike() -> None:
+        for _ in range(2):
+            chaos.until("deferred", videos // 2)
+            time.sleep(2)
+            chaos.kill("triggerer")
+            chaos.airflow.start("triggerer")
+            time.sleep(5)
+
+    return chaos.batch(videos, strike)
+
+
+def one_of_two_triggerers_killed(chaos: Chaos, videos: int) -> Seen:
+    """Let two triggerers share the videos and kill one of them."""
+    chaos.airflow.start("triggerer", name="triggerer-2")
+
+    def strike() -> None:
+        chaos.until("deferred", videos // 2)
+        time.sleep(2)
+        chaos.kill("triggerer")
+
+    try:
+        return chaos.batch(videos, strike)
+    finally:
+        chaos.airflow.kill("triggerer-2")
+        chaos.airflow.start("triggerer")
+
+
+def scheduler_killed(chaos: Chaos, videos: int) -> Seen:
+    """Kill the scheduler, and with it the workers, while tasks run and while they are deferred."""
+
+    def strike() -> None:
+        for state in "running", "deferred":
+            chaos.until(state)
+            chaos.kill("scheduler")
+            chaos.airflow.start("scheduler")
+
+    return chaos.batch(videos, strike)
+
+
+NOISE: list[dict[str, Any]] = [
+    {"fault": "reset", "probability": 0.05},
+    {"fault": "reset", "after": True, "probability": 0.1},
+    {"fault": "error", "status": 500, "probability": 0.05},
+    {"fault": "error", "status": 502, "html": True, "probability": 0.05},
+    {"fault": "error", "status": 503, "after": True, "probability": 0.1},
+    {"fault": "error", "status": 429, "retryAfter": 1, "probability": 0.05},
+    {"fault": "truncated", "probability": 0.05},
+    {"fault": "empty", "probability": 0.05},
+    {"fault": "not-json", "probability": 0.05},
+    {"fault": "wrong-types", "probability": 0.05},
+    {"fault": "unknown-status", "probability": 0.05},
+    {"fault": "slow", "delay": 1, "probability": 0.05},
+]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is broken, in a batch of how many `videos`; CI takes those of `quick`."""
+
+    name: str
+    play: Callable[[Chaos, int], Seen]
+    videos: int
+    quick: int
+
+
+SCENARIOS = [
+    Scenario("task killed before the POST", dies("dies_before_post"), 25, 3),
+    Scenario("task killed between POST and answer", dies("dies_before_answer"), 25, 3),
+    Scenario("task killed between answer and deferral", dies("dies_before_deferral"), 25, 3),
+    Scenario("task killed in execute_complete", dies("dies_at_the_end"), 25, 3),
+    Scenario("triggerer killed twice in mid-render", triggerer_killed_twice, 20, 4),
+    Scenario("one of two triggerers killed", one_of_two_triggerers_killed, 20, 4),
+    Scenario("scheduler and workers killed twice", scheduler_killed, 10, 2),
+    Scenario(
+        "API out for 60 s in mid-render",
+        disturbed({"fault": "error", "status": 503, "skip": 60, "seconds": 60}),
+        30,
+        0,
+    ),
+    Scenario("API out for 10 s", disturbed({"fault": "reset", "seconds": 10}), 0, 4),
+    Scenario(
+        "429 storm on submission",
+        disturbed({"fault": "error", "status": 429, "retryAfter": 1, "route": GENERATE, "probability": 0.7}),
+        50,
+        8,
+    ),
+    Scenario("every kind of bad answer on every route", disturbed(*NOISE), 40, 8),
+]
+
+
+@contextmanager
+def stage(*, quick: bool) -> Iterator[Chaos]:
+    """Run an Airflow that notices dead processes soon, and a sandbox whose videos take 20 seconds (`quick`: 8)."""
+    with tempfile.TemporaryDirectory(prefix="hailuo-chaos-") as directory:
+        home, deaths = Path(directory, "airflow"), Path(directory, "deaths")
+        deaths.mkdir()
+        with Sandbox(render_seconds=8 if quick else 20, jitter=0.2, credits=10_000, seed=1) as sandbox:
+            connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key}
+            with LocalAirflow(
+                home,
+                PROJECT / "tests/system/dags",
+                wait_for=DAGS,
+                connections={"hailuo_default": connection},
+                config={
+                    "HAILUO_DEATHS": str(deaths),
+                    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+                    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+                    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+                    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+                },
+            ) as airflow:
+                yield Chaos(airflow, sandbox, deaths)
+
+
+def main() -> int:
+    """Play all scenarios, print a table, and return 0 when everything is as it should be."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small batches")
+    quick = parser.parse_args().quick
+    row = "{:<42} {:>7} {:>7} {:>5} {:>11} {:>16} {:>6}  {}"
+    print(row.format("what is broken", "faults", "videos", "lost", "paid twice", "credits (right)", "s", ""))
+    played: list[Seen] = []
+    with exit_on_signals(), stage(quick=quick) as chaos:
+        for scenario in SCENARIOS:
+            if videos := scenario.quick if quick else scenario.videos:
+                seen = scenario.play(chaos, videos)
+                played.append(seen)
+                paid, verdict = f"{seen.credits} ({CREDITS * videos})", "ok" if seen.right else "WRONG"
+                figures = (seen.faults, videos, seen.lost, seen.paid_twice, paid, round(seen.seconds), verdict)
+                print(row.format(scenario.name, *figures), flush=True)
+    total = [sum(getattr(seen, name) for seen in played) for name in ("faults", "videos", "lost", "paid_twice")]
+    print(row.format("all", *total, "", round(sum(seen.seconds for seen in played)), ""))
+    return 0 if all(seen.right for seen in played) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
