@@ -137,7 +137,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         }
         self._components: dict[str, subprocess.Popen[bytes]] = {}
         self._sessions: set[int] = set()
-        self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self._client = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
         self._exit = ExitStack()
 
     @property
@@ -296,7 +296,12 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
 
         Returns the JSON of the answer, None if it has no body. Raises `LocalAirflowError` if it is an error.
         """
-        response = self._client.request(method, f"/api/v2/{path}", **options)
+        for _ in range(5):
+            response = self._client.request(method, f"/api/v2/{path}", **options)
+            # The API server writes its audit log in its event loop: while another request holds SQLite's lock, both
+            # stand still until SQLite gives up after 5 s, and nothing of this request was done.
+            if "Database error" not in response.text:
+                break
         if response.is_error:
             raise LocalAirflowError(f"{method} {path}: {response.status_code} {response.text}")
         return response.json() if response.content else None

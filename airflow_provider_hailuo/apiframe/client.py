@@ -156,7 +156,7 @@ class _Body:
 
 
 def _raise_network_error(call: Call[Any], error: httpx.HTTPError) -> NoReturn:
-    what = f"{call.method} {call.path}: {type(error).__name__} {excerpt(str(error))}".rstrip()
+    what = f"{call.method} {call.path}: {type(error).__name__} {excerpt(str(error))}".rstrip(" .")
     kind = RequestTimeoutError if isinstance(error, httpx.TimeoutException) else NetworkError
     if isinstance(error, httpx.DecodingError):
         raise UnreadableAnswerError(what, job_id=call.job_id) from error

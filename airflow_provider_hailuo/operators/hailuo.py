@@ -8,18 +8,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    AirflowNotFoundException,
-    BaseOperator,
-)
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseOperator
 
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.client import Client
 from airflow_provider_hailuo.apiframe.idempotency import derive_key, nth_key
 from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, HAILUO_02, Job, JobStatus, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
+from airflow_provider_hailuo.exceptions import HailuoFailException, exception_for
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.triggers.hailuo import HailuoJobTrigger, raise_unless_finished
 
@@ -60,8 +56,8 @@ class HailuoGenerateOperator(BaseOperator):
     XComs: `return_value` is the URL; `job_id` is there right after the submission; `credit_cost` (credits) and
     `job` (a dictionary of all that a page would show) when the job is final.
 
-    Raises `AirflowFailException`, which Airflow does not retry, for input, key, credits or rights that will not do,
-    and `AirflowException` for everything that a retry may mend. Each message says what to do, and names the job.
+    Raises `HailuoFailException`, which Airflow does not retry, for input, key, credits or rights that will not do,
+    and a `HailuoException` for everything that a retry may mend. Each message says what to do, and names the job.
     """
 
     template_fields: Sequence[str] = (*_REQUEST_FIELDS, "hailuo_conn_id", "idempotency_key")
@@ -103,7 +99,7 @@ class HailuoGenerateOperator(BaseOperator):
         self.idempotency_key = idempotency_key
         for name, seconds in (("poll_interval", poll_interval), ("timeout", timeout)):
             if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-                raise AirflowFailException(f"{name}: {seconds!r}: must be a number of seconds above 0")
+                raise HailuoFailException(f"{name}: {seconds!r}: must be a number of seconds above 0")
         # What is known while the DAG is parsed is refused then, not in the night.
         known = {name: value for name, value in self._request_fields().items() if _is_literal(value)}
         with self._explained():
@@ -232,19 +228,18 @@ class HailuoGenerateOperator(BaseOperator):
             self._fail(error)
 
     def _fail(self, error: errors.ApiframeError) -> NoReturn:
-        retried = error.transient or isinstance(error, errors.JobError)
+        kind = exception_for(error)
         if isinstance(error, errors.JobError):
             money = ""
-        elif retried:
+        elif not issubclass(kind, AirflowFailException):
             money = "A retry of the task goes on from here and does not pay twice. "
         elif error.job_id is None:
             money = "Nothing was paid. "
         else:
             money = "The job goes on, and is paid if it completes; clearing the task would pay for another one. "
-        advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), "")
-        message = f"{error}. {money}{advice.format(conn_id=self.hailuo_conn_id)}".rstrip(" ")
+        advice = next((text for cause, text in _ADVICE.items() if isinstance(error, cause)), "")
         # The cause is told in full, and its traceback would bury it.
-        raise (AirflowException if retried else AirflowFailException)(message) from None
+        raise kind(f"{error}. {money}{advice.format(conn_id=self.hailuo_conn_id)}".rstrip(" ")) from None
 
 
 _ADVICE: Mapping[type[errors.ApiframeError], str] = {

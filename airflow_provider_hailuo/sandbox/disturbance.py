@@ -98,7 +98,9 @@ class Disturbance:
         async def keep(message: Message) -> None:
             messages.append(message)
 
-        await self._app(scope, receive, keep)
+        # By version 2.4 it is for the server to notice that a client leaves: what is kept is whole in any case.
+        asgi = {**scope["asgi"], "spec_version": "2.4"}
+        await self._app({**scope, "asgi": asgi}, receive, keep)
         start, *parts = messages
         answer = Response(b"".join(part.get("body", b"") for part in parts), start["status"])
         answer.raw_headers = list(start["headers"])

@@ -96,7 +96,7 @@ def runs(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with LocalAirflow(
         home,
         dags,
-        wait_for=SCENARIOS,
+        wait_for=(*SCENARIOS, "one_video", "one_late_video"),
         connections=connections,
         config={"AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO", "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"},
     ) as airflow:

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_hailuo.apiframe import errors
+from airflow_provider_hailuo.exceptions import HailuoFailException, exception_for
+from airflow_provider_hailuo.retry import hailuo_retry_policy
+
+
+@pytest.mark.parametrize(
+    ("error", "action", "seconds"),
+    [
+        (errors.JobTimeoutError("x"), "retry", 1),
+        (errors.JobFailedError("x"), "retry", 30),
+        (errors.JobExpiredError("x"), "retry", 30),
+        (errors.ServerError("x"), "retry", 60),
+        (errors.RequestTimeoutError("x"), "retry", 60),
+        (errors.UnreadableAnswerError("x"), "retry", 60),
+        (errors.RateLimitError("x"), "retry", 120),
+        (errors.AuthenticationError("x"), "fail", None),
+        (errors.InsufficientCreditsError("x"), "fail", None),
+        (errors.InvalidInputError("x"), "fail", None),
+    ],
+)
+def test_each_failure_is_retried_after_its_own_delay(error: errors.ApiframeError, action: str, seconds: int | None):
+    pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="retry policies came with Airflow 3.3")
+
+    decision = hailuo_retry_policy().evaluate(exception_for(error)("x"), try_number=1, max_tries=3)
+
+    assert decision.action.value == action
+    assert decision.retry_delay == (seconds and timedelta(seconds=seconds))
+
+
+def test_anything_else_follows_the_task():
+    pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="retry policies came with Airflow 3.3")
+
+    assert hailuo_retry_policy().evaluate(ValueError("x"), try_number=1, max_tries=3).action.value == "default"
+
+
+def test_an_older_airflow_says_what_to_use(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "airflow.sdk.definitions.retry_policy", None)
+
+    with pytest.raises(ImportError, match=r"needs Airflow 3\.3 or later"):
+        hailuo_retry_policy()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.BadRequestError,
+        errors.AuthenticationError,
+        errors.InsufficientCreditsError,
+        errors.PermissionDeniedError,
+        errors.NotFoundError,
+        errors.ConflictError,
+    ],
+)
+def test_a_refusal_is_not_retried(error: type[errors.ApiframeError]):
+    assert exception_for(error("x")) is HailuoFailException
