@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env test lint demo chaos airflow constraints clean
+.PHONY: help env test lint audit demo chaos airflow constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ lint: env  ## ruff, mypy and bandit
 
 demo: env  ## a video through a real Airflow from a local sandbox (real API: APIFRAME_API_KEY=...)
 	$(BIN)/python dev/demo.py
+
+audit: env  ## known vulnerabilities of what is installed, as far as the package index tells them
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner=off
 
 chaos: env  ## break a real Airflow on purpose, and count videos and credits (20 minutes)
 	$(BIN)/python dev/chaos.py

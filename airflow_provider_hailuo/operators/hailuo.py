@@ -144,7 +144,11 @@ class HailuoGenerateOperator(BaseOperator):
     def _submit(self, client: Client, request: VideoRequest, context: Context) -> tuple[str, Job | None]:
         """Submit under the first key whose job is alive; return the job's id, and the job if it is final."""
         for key in self._keys(request, context):
-            submission = client.send(calls.generate_video(request, key))
+            try:
+                submission = client.send(calls.generate_video(request, key))
+            except errors.ConflictError as error:
+                error.message += f"; the key is {key!r}, this request's prompt {errors.excerpt(request.prompt, 60)!r}"
+                raise
             job_id = submission.job_id
             context["ti"].xcom_push(key="job_id", value=job_id)
             self.log.info("Job %s: submitted, %s; idempotency key %s", job_id, errors.excerpt(submission.status), key)

@@ -212,7 +212,7 @@ def test_a_key_of_the_user_is_used_as_it_is(sandbox: Sandbox):
 def test_a_key_that_was_used_for_another_request_is_refused(sandbox: Sandbox):
     execute(operator(idempotency_key="order-7"))
 
-    with pytest.raises(AirflowFailException, match=r"HTTP 409.*another idempotency_key"):
+    with pytest.raises(AirflowFailException, match=r"'order-7'.*'a sunset'.*HTTP 409.*another idempotency_key"):
         execute(operator(idempotency_key="order-7", prompt="a sunset"))
     assert charged(sandbox) == 5
 
