@@ -155,6 +155,9 @@ class HailuoGenerateOperator(BaseOperator):
             if submission.status not in FINAL_STATUSES:
                 return job_id, None
             job = client.send(calls.get_job(job_id))
+            # Only what is surely dead is left for another job, which would be paid as well.
+            if not job.is_final:
+                return job_id, None
             if job.status == JobStatus.COMPLETED and not job.expired:
                 break
             self.log.info("Job %s: ended without a video in an earlier try", job_id)

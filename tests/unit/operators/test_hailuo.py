@@ -188,6 +188,20 @@ def test_the_same_try_made_again_after_its_render_failed_renders_nothing_new(san
     assert jobs(sandbox) == 1
 
 
+def test_a_retry_that_is_told_an_odd_status_of_its_finished_job_does_not_pay_for_another(sandbox: Sandbox):
+    task = operator(retries=2)
+    url, xcoms = execute(task, max_tries=2)
+    sandbox.set_faults([{"fault": "unknown-status", "route": "GET /v2/jobs/{id}", "times": 1}])
+    ti = TaskInstance(try_number=2, max_tries=2)
+
+    with pytest.raises(TaskDeferred) as deferral:
+        task.execute({"ti": ti})
+
+    assert resume(task, ti, deferral.value) == url
+    assert ti.xcoms["job_id"] == xcoms["job_id"]
+    assert (jobs(sandbox), charged(sandbox)) == (1, 5)
+
+
 def test_clearing_the_task_asks_for_a_new_video(sandbox: Sandbox):
     task = operator(retries=2)
 
