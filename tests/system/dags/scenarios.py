@@ -8,6 +8,7 @@ import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+from airflow_provider_hailuo.retry import hailuo_retry_policy
 
 SETTINGS = {
     "schedule": None,
@@ -63,7 +64,15 @@ with DAG("timeout", **SETTINGS):
     HailuoGenerateOperator(task_id="video", prompt="[[stall]] x", timeout=4, poll_interval=1)
 
 with DAG("timeout_retried", **SETTINGS):
-    HailuoGenerateOperator(task_id="video", prompt="[[slow: 15]] x", timeout=4, poll_interval=1, retries=5)
+    HailuoGenerateOperator(
+        task_id="video",
+        prompt="[[slow: 15]] x",
+        timeout=4,
+        poll_interval=1,
+        retries=5,
+        retry_delay=timedelta(minutes=10),  # the policy's 1 s after a timeout is what makes this end in time
+        retry_policy=hailuo_retry_policy(),
+    )
 
 with DAG("execution_timeout", **SETTINGS):
     HailuoGenerateOperator(
