@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_hailuo.apiframe import calls, errors
@@ -17,6 +17,10 @@ from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.idempotency import derive_key
 from airflow_provider_hailuo.apiframe.models import Account, Job, JobPage, Submission, Upload, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, Wait, video_url
+
+# How fast the machine is decides nothing here.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 JOB_ID = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
 REQUEST = VideoRequest(prompt="x")
@@ -78,7 +82,7 @@ def judge(outcome: object, expected: type) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(status=statuses, given_headers=headers, body=bodies)
 def test_any_answer_is_a_typed_value_or_an_error_of_ours(name: str, status: int, given_headers: dict, body: bytes):
     call, expected = CALLS[name]
@@ -89,7 +93,7 @@ def test_any_answer_is_a_typed_value_or_an_error_of_ours(name: str, status: int,
     judge(outcome, expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(answers=st.lists(st.tuples(statuses.filter(lambda s: s >= 200), headers, bodies), min_size=1, max_size=6))
 def test_the_client_ends_after_its_retries_whatever_comes(answers: list[tuple[int, dict, bytes]]):
     stream, waits = itertools.cycle(answers), []
@@ -120,7 +124,7 @@ outcomes = st.sampled_from(["QUEUED", "PROCESSING", "PAUSED", "COMPLETED", "FAIL
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     looks=st.lists(st.tuples(outcomes, st.floats(0, 1e6), st.none() | st.floats(0, 1e9)), min_size=1, max_size=30),
     seconds=st.floats(-10, 1e5),
