@@ -7,7 +7,6 @@ import json
 from datetime import datetime, timezone
 
 import httpx
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -81,16 +80,16 @@ def judge(outcome: object, expected: type) -> None:
                 judge(error, Job)
 
 
-@pytest.mark.parametrize("name", CALLS)
 @settings(max_examples=2000)
 @given(status=statuses, given_headers=headers, body=bodies)
-def test_any_answer_is_a_typed_value_or_an_error_of_ours(name: str, status: int, given_headers: dict, body: bytes):
-    call, expected = CALLS[name]
-    try:
-        outcome: object = call.parse(status, httpx.Headers(given_headers), body)
-    except errors.ApiframeError as error:
-        outcome = error
-    judge(outcome, expected)
+def test_any_answer_to_any_call_is_a_typed_value_or_an_error_of_ours(status: int, given_headers: dict, body: bytes):
+    # Five calls to each of 2000 answers: making an answer up takes longer than reading it.
+    for call, expected in CALLS.values():
+        try:
+            outcome: object = call.parse(status, httpx.Headers(given_headers), body)
+        except errors.ApiframeError as error:
+            outcome = error
+        judge(outcome, expected)
 
 
 @settings(max_examples=300)
