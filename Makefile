@@ -51,7 +51,7 @@ demo: env  ## a video through a real Airflow from a local sandbox (real API: API
 audit: env  ## known vulnerabilities of what is installed, as far as the package index tells them
 	$(BIN)/pip-audit --local --skip-editable --progress-spinner=off
 
-chaos: env  ## break a real Airflow on purpose, and count videos and credits (20 minutes)
+chaos: env  ## break a real Airflow on purpose, and count videos and credits (12 minutes)
 	$(BIN)/python dev/chaos.py
 
 airflow: env  ## an Airflow to look at, with the example DAGs and a sandbox, until Ctrl-C
