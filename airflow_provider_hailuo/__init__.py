@@ -24,6 +24,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.hooks.hailuo"]}],
         "operators": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.operators.hailuo"]}],
         "triggers": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.triggers.hailuo"]}],
+        "extra-links": ["airflow_provider_hailuo.links.hailuo.HailuoVideoLink"],
         "connection-types": [
             {
                 "connection-type": "hailuo",

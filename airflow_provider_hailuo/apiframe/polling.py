@@ -21,6 +21,8 @@ from airflow_provider_hailuo.apiframe.errors import (
 from airflow_provider_hailuo.apiframe.models import Job, JobStatus
 
 SHORTEST_WAIT_SECONDS = 0.05
+NEWS_PERCENT = 25
+_KNOWN_STATUSES = frozenset(JobStatus)
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ class JobPoll:
     ) -> None:
         self.job_id = job_id
         self._deadline = deadline
-        self._interval = interval
+        self.interval = interval
         self._draw = draw
         self._failures = 0
-        self._seen = ""
+        self._told = ("", 0.0)
 
     def on_job(self, job: Job, now: float) -> Wait | Finished | GaveUp:
         """Decide after the API told `job` at the moment `now` (seconds since the epoch)."""
@@ -76,14 +78,14 @@ class JobPoll:
         self._failures = 0
         if job.is_final:
             return Finished(job)
-        seen = excerpt(job.status, 40)
-        if job.status not in set(JobStatus):
+        seen, stage = excerpt(job.status, 40), 0.0
+        if job.status not in _KNOWN_STATUSES:
             seen += " (a status that this version does not know: waiting on)"
         elif job.progress is not None:
-            seen += f" {job.progress:g} %"
-        news = f"Job {self.job_id}: {seen}{recovered}" if seen != self._seen or recovered else None
-        self._seen = seen
-        return self._wait(self._interval * (0.95 + self._draw() / 10), now, news, f"its status was {seen}")
+            seen, stage = f"{seen} {job.progress:g} %", job.progress // NEWS_PERCENT
+        news = f"Job {self.job_id}: {seen}{recovered}" if (job.status, stage) != self._told or recovered else None
+        self._told = (job.status, stage)
+        return self._wait(self.interval * (0.95 + self._draw() / 10), now, news, f"its status was {seen}")
 
     def on_error(self, error: ApiframeError, now: float) -> Wait | GaveUp:
         """Decide after a look failed with `error` at the moment `now` (seconds since the epoch)."""
@@ -91,7 +93,7 @@ class JobPoll:
             return GaveUp(error)
         self._failures += 1
         news = f"Job {self.job_id}: cannot see it, looking on: {error.without_job()}" if self._failures == 1 else None
-        seconds = max(self._interval, backoff(self._failures, error, draw=self._draw))
+        seconds = max(self.interval, backoff(self._failures, error, draw=self._draw))
         return self._wait(seconds, now, news, f"the last look failed: {error.without_job()}")
 
     def _wait(self, seconds: float, now: float, news: str | None, last: str) -> Wait | GaveUp:

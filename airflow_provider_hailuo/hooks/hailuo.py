@@ -17,6 +17,10 @@ from airflow_provider_hailuo.apiframe.models import Account
 CONNECTION_TYPE = get_provider_info()["connection-types"][0]
 
 
+class HailuoConnectionNotFoundError(AirflowNotFoundException, InvalidInputError):
+    """There is no such Airflow connection. The message says how to add it."""
+
+
 class HailuoHook(BaseHook):
     """Turns the Airflow connection `hailuo_conn_id` (default `hailuo_default`) into a client of the Apiframe API.
 
@@ -36,8 +40,8 @@ class HailuoHook(BaseHook):
     def get_conn(self) -> Client:
         """Return a client; the caller closes it.
 
-        Raises `AirflowNotFoundException` when there is no such connection, `InvalidInputError` when its key, host
-        or extra fields will not do; both say what to type.
+        Raises `HailuoConnectionNotFoundError` when there is no such connection, `InvalidInputError` when its key,
+        host or extra fields will not do; both say what to type.
         """
         try:
             connection = self.get_connection(self.hailuo_conn_id)
@@ -58,12 +62,12 @@ class HailuoHook(BaseHook):
         try:
             with self.get_conn() as client:
                 account = client.send(calls.get_account())
-        except (ApiframeError, AirflowNotFoundException) as error:
+        except ApiframeError as error:
             return False, str(error)
         return True, _describe(account)
 
-    def _missing(self) -> AirflowNotFoundException:
-        return AirflowNotFoundException(
+    def _missing(self) -> HailuoConnectionNotFoundError:
+        return HailuoConnectionNotFoundError(
             f"There is no connection {self.hailuo_conn_id!r}. Add it under Admin > Connections (type "
             f"{self.hook_name!r}), or with: airflow connections add {self.hailuo_conn_id} --conn-type "
             f"{self.conn_type} --conn-password afk_..."

@@ -8,26 +8,29 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.triggers.base import StartTriggerArgs
 
+from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.client import Client
-from airflow_provider_hailuo.apiframe.idempotency import derive_key, nth_key
+from airflow_provider_hailuo.apiframe.idempotency import nth_key
 from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, HAILUO_02, Job, JobStatus, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
 from airflow_provider_hailuo.exceptions import HailuoFailException, exception_for
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.triggers.hailuo import HailuoJobTrigger, raise_unless_finished
+from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
+from airflow_provider_hailuo.operators.visits import MOST, fewest_visits
+from airflow_provider_hailuo.triggers.hailuo import (
+    BACKSTOP_SECONDS,
+    START_ON_WORKER,
+    HailuoGenerateTrigger,
+    HailuoJobTrigger,
+    raise_unless_finished,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-
-# Airflow's own timeout of a deferral bypasses execute_complete: it is there for a lost trigger only.
-BACKSTOP = timedelta(minutes=5)
-
-# What the API takes for a field that is not sent (Apiframe reference, Hailuo 02).
-DEFAULT_RESOLUTION = "768p"
-DEFAULT_DURATION = 6
 
 _REQUEST_FIELDS = tuple(VideoRequest.model_fields)
 
@@ -35,8 +38,8 @@ _REQUEST_FIELDS = tuple(VideoRequest.model_fields)
 class HailuoGenerateOperator(BaseOperator):
     """Generates a video with Hailuo 02 through Apiframe and returns its URL.
 
-    The task submits the job, then waits in the triggerer, where it holds no worker slot, then resumes. The URL is
-    short-lived: copy the file to storage of your own in a task that follows.
+    The task submits the job, then waits in the triggerer, where it holds no worker slot, then resumes on a worker.
+    The URL is short-lived: copy the file to storage of your own in a task that follows.
 
     Parameters, templated as far as they describe the request:
 
@@ -49,6 +52,9 @@ class HailuoGenerateOperator(BaseOperator):
     - `webhook_url`, `webhook_events`: where to announce `progress`, `completed`, `failed`.
     - `hailuo_conn_id`: the Airflow connection (default `hailuo_default`).
     - `deferrable`: wait in the triggerer (default) or, with False, on the worker.
+    - `worker_visits`: how often the task may take a worker slot while all goes well: 2 (default), 1 (the triggerer
+      ends the task) or 0 (the triggerer submits as well). Where something would get lost, as a success callback or
+      a limit would, the task takes the next higher number by itself and logs why. 0 and 1 need Airflow 3.3.
     - `poll_interval`: seconds between two looks at the job (default 5, the vendor recommends 5 to 10).
     - `timeout`: seconds to wait, counted from the submission (default 1800). `execution_timeout` holds as well.
     - `idempotency_key`: overrides the derived key that keeps a crash or retry from paying twice.
@@ -61,6 +67,7 @@ class HailuoGenerateOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = (*_REQUEST_FIELDS, "hailuo_conn_id", "idempotency_key")
+    operator_extra_links = (HailuoVideoLink(),)
     ui_color: str = "#e8e4fb"
 
     def __init__(
@@ -77,6 +84,7 @@ class HailuoGenerateOperator(BaseOperator):
         webhook_events: list[str] | None = None,
         hailuo_conn_id: str = HailuoHook.default_conn_name,
         deferrable: bool = True,
+        worker_visits: int = MOST,
         poll_interval: float = 5.0,
         timeout: float = 1800.0,
         idempotency_key: str | None = None,
@@ -94,6 +102,7 @@ class HailuoGenerateOperator(BaseOperator):
         self.webhook_events = webhook_events
         self.hailuo_conn_id = hailuo_conn_id
         self.deferrable = deferrable
+        self.worker_visits = worker_visits
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.idempotency_key = idempotency_key
@@ -104,9 +113,36 @@ class HailuoGenerateOperator(BaseOperator):
         known = {name: value for name, value in self._request_fields().items() if _is_literal(value)}
         with self._explained():
             VideoRequest(**{"prompt": "known later", **known})
+        if worker_visits not in range(MOST + 1):
+            raise HailuoFailException(f"worker_visits: {worker_visits!r}: must be 0, 1 or 2")
+        self._visits, self._blocker = fewest_visits(self, worker_visits, deferrable=deferrable)
+        if self._visits == 0:
+            self.start_from_trigger = True
+            self.start_trigger_args = self._start_trigger_args()
+
+    def _start_trigger_args(self) -> StartTriggerArgs:
+        timeout = self.execution_timeout
+        trigger = HailuoGenerateTrigger(
+            **{name: getattr(self, name) for name in self.template_fields},
+            poll_interval=self.poll_interval,
+            timeout=self.timeout,
+            execution_timeout=None if timeout is None else timeout.total_seconds(),
+        )
+        path, arguments = trigger.serialize()
+        return StartTriggerArgs(
+            trigger_cls=path,
+            trigger_kwargs=arguments,
+            next_method="execute_complete",
+            timeout=timedelta(seconds=self.timeout + BACKSTOP_SECONDS),
+        )
 
     def execute(self, context: Context) -> str:
         """Submit the job, wait in the triggerer (or here, with `deferrable=False`), return the URL of the video."""
+        # Mapped tasks are not seen as such before they run: Airflow starts them on a worker by itself.
+        mapped = self._visits == 0 and record.map_index(context["ti"]) >= 0
+        if blocker := self._blocker or ("mapping" if mapped else None):
+            visits = max(self._visits, 1)
+            self.log.info("worker_visits=%d cannot be had with %s: it is %d", self.worker_visits, blocker, visits)
         with self._explained():
             request = VideoRequest(**self._request_fields())
             with HailuoHook(self.hailuo_conn_id).get_conn() as client:
@@ -115,28 +151,42 @@ class HailuoGenerateOperator(BaseOperator):
                 if job is None and not self.deferrable:
                     job = self._wait_here(client, JobPoll(job_id, deadline, self.poll_interval))
                 if job is not None:
-                    return self._finish(context, job)
+                    return self._finish(context, request, job)
         self.defer(
             trigger=HailuoJobTrigger(
                 job_id=job_id,
                 hailuo_conn_id=self.hailuo_conn_id,
                 poll_interval=self.poll_interval,
                 deadline=deadline,
+                request=record.request_facts(request),
+                end_from_trigger=self._visits < MOST,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
+            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + BACKSTOP_SECONDS),
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
-        """Resume after the trigger's `event`: read the job, push its XComs, return the URL of the video."""
+        """Resume after the trigger's `event`: push the XComs of the job, return the URL of the video."""
         ti = context["ti"]
+        if event == START_ON_WORKER:
+            record.forget(ti)
+            return self.execute(context)
         with self._explained(event.get("job_id")):
             # Not through defer(kwargs=...): dag.test() of Airflow 3.3 drops them.
-            job_id = ti.xcom_pull(task_ids=self.task_id, key="job_id", map_indexes=ti.map_index)
+            job_id, seen = (
+                ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=ti.map_index)
+                for key in (record.JOB_ID, record.JOB)
+            )
+            if seen is not None:
+                ti.xcom_push(key=record.CREDIT_COST, value=seen["credits"])
             raise_unless_finished(event, job_id)
+            if seen is not None:
+                self.log.info("Job %s: video is ready, %s credits", job_id, seen["credits"])
+                return str(seen["url"])
+            # The trigger could leave nothing: look again.
             with HailuoHook(self.hailuo_conn_id).get_conn() as client:
                 job = client.send(calls.get_job(job_id))
-            return self._finish(context, job)
+            return self._finish(context, VideoRequest(**self._request_fields()), job)
 
     def _request_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _REQUEST_FIELDS}
@@ -147,10 +197,10 @@ class HailuoGenerateOperator(BaseOperator):
             try:
                 submission = client.send(calls.generate_video(request, key))
             except errors.ConflictError as error:
-                error.message += f"; the key is {key!r}, this request's prompt {errors.excerpt(request.prompt, 60)!r}"
+                record.name_key(error, key, request)
                 raise
             job_id = submission.job_id
-            context["ti"].xcom_push(key="job_id", value=job_id)
+            context["ti"].xcom_push(key=record.JOB_ID, value=job_id)
             self.log.info("Job %s: submitted, %s; idempotency key %s", job_id, errors.excerpt(submission.status), key)
             if submission.status not in FINAL_STATUSES:
                 return job_id, None
@@ -174,8 +224,7 @@ class HailuoGenerateOperator(BaseOperator):
         epoch = (retries if ti.max_tries is None else ti.max_tries) - retries
         key = self.idempotency_key
         if key is None:
-            identity = (self.hailuo_conn_id, ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index), epoch)
-            key = derive_key(f"airflow/{ti.dag_id}/{ti.task_id}", identity, request)
+            key = record.task_key(ti, self.hailuo_conn_id, epoch, request)
         return (nth_key(key, n) for n in range(1, max(1, ti.try_number - epoch) + 1))
 
     def _deadline(self, context: Context) -> float:
@@ -200,22 +249,11 @@ class HailuoGenerateOperator(BaseOperator):
                 self.log.info(decision.news)
             time.sleep(decision.seconds)
 
-    def _finish(self, context: Context, job: Job) -> str:
+    def _finish(self, context: Context, request: VideoRequest, job: Job) -> str:
         """Push the XComs of a final `job` and return the URL of its video, or raise what it ended with."""
-        facts = {
-            "id": job.id,
-            "status": job.status,
-            "url": job.video_url,
-            "prompt": self.prompt,
-            "model": self.model,
-            "resolution": self.resolution or DEFAULT_RESOLUTION,
-            "duration": int(self.duration or DEFAULT_DURATION),
-            "credits": job.credit_cost,
-            "created": job.created_at and job.created_at.isoformat(),
-            "completed": job.completed_at and job.completed_at.isoformat(),
-        }
-        context["ti"].xcom_push(key="job", value=facts)
-        context["ti"].xcom_push(key="credit_cost", value=job.credit_cost)
+        facts = record.job_facts(job, record.request_facts(request))
+        context["ti"].xcom_push(key=record.JOB, value=facts)
+        context["ti"].xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
         url = video_url(job)
         self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
         return url
@@ -228,8 +266,6 @@ class HailuoGenerateOperator(BaseOperator):
         """
         try:
             yield
-        except AirflowNotFoundException as error:
-            self._fail(errors.InvalidInputError(str(error), job_id=job_id))
         except errors.ApiframeError as error:
             error.job_id = error.job_id or job_id
             self._fail(error)

@@ -1,0 +1,285 @@
+"""`JobWatcher`: many jobs waited for with few requests, all through one client."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from airflow_provider_hailuo.apiframe import calls
+from airflow_provider_hailuo.apiframe.calls import Call
+from airflow_provider_hailuo.apiframe.client import AsyncClient
+from airflow_provider_hailuo.apiframe.errors import (
+    ApiframeError,
+    AuthenticationError,
+    InvalidInputError,
+    NetworkError,
+    excerpt,
+)
+from airflow_provider_hailuo.apiframe.models import Job
+from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, Wait
+
+T = TypeVar("T")
+
+FEW = 3
+"""A page of jobs pays when it may tell of more jobs than this; so many are asked for one by one."""
+
+CONCURRENT_LOOKS = 20
+REPLACEMENT_SECONDS = 1.0
+
+_watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, JobWatcher]] = WeakKeyDictionary()
+
+
+class _WatchEndedError(Exception):
+    """The watching task ended while somebody was waiting."""
+
+
+@dataclass(eq=False)
+class _Waiter:
+    """One who waits for a job. `tell` is called in its own `context`, so that a log line finds its task's log."""
+
+    poll: JobPoll
+    tell: Callable[[str], None]
+    end: asyncio.Future[Finished | GaveUp]
+    seconds: float
+    context: Context = field(default_factory=copy_context)
+
+
+class JobWatcher:
+    """Waits for any number of jobs of one account, in one event loop. Get it from `shared_watcher`.
+
+    One task looks at all jobs at each tick: one by one while they are few, else page by page from the newest to the
+    oldest, and one by one at those that no page told of. The interval between two ticks is the smallest that any of
+    the waiting asks for.
+
+    Parameters: `open_client` returns the client for all requests; it is awaited when the first is needed, and again
+    when a key that was accepted before is refused, because it may have been replaced.
+    """
+
+    def __init__(self, open_client: Callable[[], Awaitable[AsyncClient]]) -> None:
+        self.users = 0
+        self._open_client = open_client
+        self._opening: asyncio.Future[AsyncClient] | None = None
+        self._opened: list[AsyncClient] = []
+        self._accepted: set[AsyncClient] = set()
+        self._waiters: dict[str, list[_Waiter]] = {}
+        self._watching: asyncio.Task[None] | None = None
+        self._due = 0.0
+        self._sooner = asyncio.Event()
+        self._seen: set[str] = set()
+        self._first_page: str | None = None
+        self._failing = False
+
+    async def send(self, call: Call[T], *, retries: int | None = None) -> T:
+        """Send `call` through the shared client and return its value; as `AsyncClient.send`.
+
+        Raises also what opening the client raises; the next call tries that anew.
+        """
+        client = await self._client()
+        try:
+            value = await client.send(call, retries=retries)
+        except AuthenticationError:
+            if client not in self._accepted:
+                raise
+            if self._opening is not None and self._opening.done() and self._opening.result() is client:
+                self._opening = None
+            return await self.send(call, retries=retries)
+        self._accepted.add(client)
+        return value
+
+    async def wait(self, poll: JobPoll, tell: Callable[[str], None]) -> Finished | GaveUp:
+        """Return how the job of `poll` ended, as `poll` decides; `tell` is called with what is worth a line in a log.
+
+        The first look is made at the next tick. Cancelling it disturbs nobody else.
+        """
+        while True:
+            waiter = _Waiter(poll, tell, asyncio.get_running_loop().create_future(), seconds=poll.interval)
+            self._join(waiter)
+            try:
+                return await waiter.end
+            except _WatchEndedError as error:
+                tell(f"Job {poll.job_id}: {error}; looking on")
+                await asyncio.sleep(REPLACEMENT_SECONDS)
+            finally:
+                self._leave(waiter)
+
+    async def close(self) -> None:
+        """Stop watching and close the client."""
+        for task in self._watching, self._opening:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        for client in self._opened:
+            await client.close()
+
+    async def _client(self) -> AsyncClient:
+        opening = self._opening
+        if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
+            self._opening = opening = asyncio.ensure_future(self._open())
+        # The cancellation of one who waits for it disturbs no other.
+        return await asyncio.shield(opening)
+
+    async def _open(self) -> AsyncClient:
+        client = await self._open_client()
+        self._opened.append(client)
+        return client
+
+    def _join(self, waiter: _Waiter) -> None:
+        self._waiters.setdefault(waiter.poll.job_id, []).append(waiter)
+        if self._watching is None or self._watching.done():
+            # In a context of its own, not in that of the task which happens to be the first.
+            self._watching = Context().run(asyncio.ensure_future, self._watch())
+            self._watching.add_done_callback(self._watch_ended)
+        due = asyncio.get_running_loop().time() + waiter.seconds
+        # While the API is in trouble, nobody new makes it look sooner.
+        if due < self._due and not self._failing:
+            self._due = due
+            self._sooner.set()
+
+    def _leave(self, waiter: _Waiter) -> None:
+        waiters = self._waiters.get(waiter.poll.job_id, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[waiter.poll.job_id]
+
+    def _watch_ended(self, watching: asyncio.Task[None]) -> None:
+        if watching is not self._watching:
+            return
+        error = None if watching.cancelled() else watching.exception()
+        reason = f"watching was ended by {excerpt(repr(error))}" if error else "watching was cancelled"
+        for waiters in list(self._waiters.values()):
+            for waiter in waiters:
+                if not waiter.end.done():
+                    waiter.end.set_exception(_WatchEndedError(reason))
+
+    async def _watch(self) -> None:
+        now = asyncio.get_running_loop().time
+        while self._waiters:
+            began = now()
+            await self._tick()
+            waiting = [waiter for waiters in self._waiters.values() for waiter in waiters]
+            if not waiting:
+                return
+            interval = min(waiter.poll.interval for waiter in waiting)
+            # A slow API, or many deadlines one after the other, must not make it look all the time.
+            pause = max(began + min(waiter.seconds for waiter in waiting) - now(), interval / 2)
+            # Triggerers are not to march in step.
+            self._due = now() + pause * (0.95 + random.random() / 10)  # noqa: S311
+            while (left := self._due - now()) > 0:
+                self._sooner.clear()
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._sooner.wait(), left)
+
+    async def _tick(self) -> None:
+        """Look once at each job that is waited for."""
+        waited = set(self._waiters)
+        left = set(waited)
+        try:
+            await self._walk(left)
+        except ApiframeError as error:
+            self._first_page = None
+            # Whatever else makes the API refuse the list, it may still tell of each job.
+            if error.transient or isinstance(error, AuthenticationError | InvalidInputError):
+                self._decide_all(left, error)
+                left.clear()
+        await self._ask_each(left)
+        self._seen = waited
+
+    async def _walk(self, left: set[str]) -> None:
+        """Look at the pages of the account, newest first, and take the jobs that they tell of out of `left`.
+
+        It begins at the page where the newest job was met at the tick before, unless one is new. It ends when few are
+        left, or when it meets none and the pages that told of none, as on an account where others are busy, are many
+        for what is left.
+        """
+        cursor = self._first_page if left <= self._seen else None
+        self._first_page = None
+        met, fruitless = False, 0
+        while len(left) > FEW:
+            page = await self._ask(calls.list_jobs(cursor=cursor))
+            found = [job for job in page.jobs if job.id in left]
+            if found and not met:
+                self._first_page, met = cursor, True
+            for job in found:
+                left.discard(job.id)
+                self._decide(job.id, job)
+            fruitless += not found
+            cursor = page.next_cursor
+            if cursor is None or (not found and len(left) <= FEW * (1 + fruitless)):
+                return
+
+    async def _ask_each(self, left: set[str]) -> None:
+        """Ask for each job of `left` by itself, a few at a time, until the API fails as often in a row."""
+        failures: list[ApiframeError] = []
+
+        async def ask() -> None:
+            while left and len(failures) < CONCURRENT_LOOKS:
+                job_id = left.pop()
+                try:
+                    job = await self._ask(calls.get_job(job_id))
+                except ApiframeError as error:
+                    if error.transient:
+                        failures.append(error)
+                    self._decide(job_id, error)
+                else:
+                    failures.clear()
+                    self._decide(job_id, job)
+
+        await asyncio.gather(*(ask() for _ in range(min(CONCURRENT_LOOKS, len(left)))))
+        if failures:
+            self._decide_all(left, failures[-1])
+
+    async def _ask(self, call: Call[T]) -> T:
+        try:
+            value = await self.send(call, retries=0)
+        except ApiframeError:
+            self._failing = True
+            raise
+        except Exception as error:
+            # Airflow could not look up the connection just now, for example. The jobs are paid for: look on.
+            self._failing = True
+            raise NetworkError(f"{type(error).__name__}: {excerpt(str(error))}") from error
+        self._failing = False
+        return value
+
+    def _decide_all(self, job_ids: set[str], seen: ApiframeError) -> None:
+        for job_id in job_ids:
+            self._decide(job_id, seen)
+
+    def _decide(self, job_id: str, seen: Job | ApiframeError) -> None:
+        now = time.time()
+        for waiter in list(self._waiters.get(job_id, ())):
+            on = waiter.poll.on_job(seen, now) if isinstance(seen, Job) else waiter.poll.on_error(seen, now)
+            if not isinstance(on, Wait):
+                self._leave(waiter)
+                if not waiter.end.done():
+                    waiter.end.set_result(on)
+                continue
+            waiter.seconds = on.seconds
+            if on.news:
+                waiter.context.run(waiter.tell, on.news)
+
+
+@asynccontextmanager
+async def shared_watcher(name: str, open_client: Callable[[], Awaitable[AsyncClient]]) -> AsyncIterator[JobWatcher]:
+    """Share the watcher `name` of the running event loop for the length of the block.
+
+    `open_client` opens its client when there is none yet. The last user's leaving closes everything.
+    """
+    watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
+    watcher = watchers.setdefault(name, JobWatcher(open_client))
+    watcher.users += 1
+    try:
+        yield watcher
+    finally:
+        watcher.users -= 1
+        if watcher.users == 0:
+            del watchers[name]
+            await watcher.close()

@@ -1,0 +1,26 @@
+"""`HailuoVideoLink`: the button "Watch video"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+from airflow_provider_hailuo.apiframe.models import is_http_url
+from airflow_provider_hailuo.record import LINK, RETURN_VALUE
+
+
+class HailuoVideoLink(BaseOperatorLink):
+    """Leads from a task to its video; no button while there is none."""
+
+    name = "Watch video"
+
+    @property
+    def xcom_key(self) -> str:
+        """The XCom that holds the link: Airflow 3 asks for the link on the worker, and keeps it there."""
+        return LINK
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002
+        """Return the URL of the video of the task instance `ti_key`, "" when there is none."""
+        url = XCom.get_value(ti_key=ti_key, key=RETURN_VALUE)
+        return url if isinstance(url, str) and is_http_url(url) else ""

@@ -1,0 +1,112 @@
+"""How many visits to a worker a task needs: what a trigger alone cannot do, Airflow drops without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jinja2
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+from jinja2 import meta, nodes
+
+from airflow_provider_hailuo.record import TRIGGERS_WRITE_XCOMS
+
+MOST = 2
+
+SAFE_NAMES = frozenset(
+    {
+        "conn",
+        "dag_run",
+        "data_interval_end",
+        "data_interval_start",
+        "ds",
+        "ds_nodash",
+        "logical_date",
+        "params",
+        "run_id",
+        "task_instance_key_str",
+        "ts",
+        "ts_nodash",
+        "ts_nodash_with_tz",
+        "var",
+    }
+)
+"""Names that a template may use in the triggerer: there they are what they are on a worker, each time."""
+
+
+def fewest_visits(task: BaseOperator, wanted: int, *, deferrable: bool) -> tuple[int, str | None]:
+    """Return how many visits to a worker `task` takes, and what stands in the way of `wanted`.
+
+    Parameters: `wanted`, 0, 1 or 2; `deferrable`, whether it may wait in the triggerer. The number is `wanted`, with
+    None, or the next higher one at which nothing is lost.
+    """
+    reasons = [_first(_blockers(task, visits, deferrable)) for visits in range(wanted, MOST)]
+    free = next((n for n, reason in enumerate(reasons) if reason is None), len(reasons))
+    return wanted + free, reasons[0] if free else None
+
+
+def _first(reasons: Iterator[str]) -> str | None:
+    return next(reasons, None)
+
+
+def _blockers(task: BaseOperator, visits: int, deferrable: bool) -> Iterator[str]:
+    if not TRIGGERS_WRITE_XCOMS:
+        yield "an Airflow older than 3.3"
+    if not deferrable:
+        yield "deferrable=False"
+    # What happens after a success happens on a worker.
+    for name in ("outlets", "inlets", "on_success_callback"):
+        if getattr(task, name):
+            yield name
+    if task._post_execute_hook is not None:  # noqa: SLF001 - Airflow keeps the argument under no other name
+        yield "post_execute"
+    if not task.do_xcom_push:
+        yield "do_xcom_push=False"
+    if visits == 0:
+        yield from _blockers_of_the_start(task)
+
+
+def _blockers_of_the_start(task: BaseOperator) -> Iterator[str]:
+    if task.on_execute_callback:
+        yield "on_execute_callback"
+    if task._pre_execute_hook is not None:  # noqa: SLF001
+        yield "pre_execute"
+    # Limits hold for what is queued for a worker.
+    if task.pool != "default_pool" or task.pool_slots != 1:
+        yield "a pool"
+    for name in ("max_active_tis_per_dag", "max_active_tis_per_dagrun"):
+        if getattr(task, name) is not None:
+            yield name
+    dag = task.get_dag()
+    if dag is None:
+        yield "a DAG that is not known when the task is made"
+    elif dag.max_active_tasks != conf.getint("core", "max_active_tasks_per_dag"):
+        yield "max_active_tasks of the DAG"
+    elif dag.render_template_as_native_obj:
+        yield "render_template_as_native_obj of the DAG"
+    if task.get_closest_mapped_task_group() is not None:
+        yield "mapping"
+    values = {name: getattr(task, name) for name in task.template_fields}
+    yield from _unsafe(values)
+
+
+def _unsafe(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what of the templated `values` the triggerer could not render, or not each time to the same."""
+    for name, value in values.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, str):
+                yield from (f"{problem} in {name}" for problem in _unsafe_template(part))
+            elif part is not None and not isinstance(part, int | float):
+                yield f"a value from upstream in {name}"
+
+
+def _unsafe_template(template: str) -> Iterator[str]:
+    try:
+        parsed = jinja2.Environment(autoescape=False).parse(template)  # noqa: S701 - it is only parsed
+    except jinja2.TemplateError:
+        yield "a broken template"
+        return
+    for name in sorted(meta.find_undeclared_variables(parsed) - SAFE_NAMES):
+        yield f"{{{{ {name} }}}}"
+    if any(found.name == "random" for found in parsed.find_all(nodes.Filter)):
+        yield "{{ ... | random }}"
