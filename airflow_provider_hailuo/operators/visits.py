@@ -33,6 +33,10 @@ SAFE_NAMES = frozenset(
 )
 """Names that a template may use in the triggerer: there they are what they are on a worker, each time."""
 
+_PARSER = jinja2.Environment(autoescape=True)
+# Jinja counts them as declared; among them is lipsum(), a text by chance.
+_PARSER.globals.clear()
+
 
 def fewest_visits(task: BaseOperator, wanted: int, *, deferrable: bool) -> tuple[int, str | None]:
     """Return how many visits to a worker `task` takes, and what stands in the way of `wanted`.
@@ -102,7 +106,7 @@ def _unsafe(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _unsafe_template(template: str) -> Iterator[str]:
     try:
-        parsed = jinja2.Environment(autoescape=False).parse(template)  # noqa: S701 - it is only parsed
+        parsed = _PARSER.parse(template)
     except jinja2.TemplateError:
         yield "a broken template"
         return
