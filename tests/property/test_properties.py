@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from datetime import datetime, timezone
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_hailuo.apiframe import calls, errors
+from airflow_provider_hailuo.apiframe import calls, errors, watcher
 from airflow_provider_hailuo.apiframe.backoff import RETRY_AFTER_CAP_SECONDS, backoff
 from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.idempotency import derive_key
 from airflow_provider_hailuo.apiframe.models import Account, Job, JobPage, Submission, Upload, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, Wait, video_url
+from airflow_provider_hailuo.apiframe.watcher import shared_watcher
+from tests.fake_api import Api, job_id
+from tests.virtual_time import now, patch_clock, run
 
 # How fast the machine is decides nothing here.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -193,3 +198,78 @@ def test_any_retry_after_is_a_number_of_seconds_or_nothing(value: str):
     seconds = calls.retry_after_seconds({"retry-after": value}, datetime(2026, 3, 15, tzinfo=timezone.utc))
 
     assert seconds is None or seconds >= 0
+
+
+moments = st.floats(0, 120)
+waiters = st.lists(
+    st.fixed_dictionaries(
+        {
+            "n": st.integers(1, 300),
+            "joins": moments,
+            "leaves": st.none() | moments,
+            "interval": st.sampled_from([0.5, 5.0, 30.0]),
+            "deadline": st.floats(1, 300),
+        }
+    ),
+    min_size=1,
+    max_size=60,
+)
+outages = st.lists(
+    st.tuples(moments, st.floats(0.1, 60), st.sampled_from([429, 500, 503, 200]), st.booleans()), max_size=4
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(waiters=waiters, outages=outages, unlisted=st.sets(st.integers(1, 300)), ends=st.lists(st.floats(0, 200)))
+def test_whoever_comes_and_goes_and_whatever_breaks_each_wait_ends_and_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, waiters: list[dict], outages: list, unlisted: set[int], ends: list[float]
+):
+    async def wait(*, n: int, joins: float, leaves: float | None, interval: float, deadline: float) -> None:
+        await asyncio.sleep(joins)
+        started = now()
+
+        async def stay() -> Finished | GaveUp:
+            async with shared_watcher("a", api.open) as shared:
+                poll = JobPoll(job_id(n), started + deadline, interval)
+                return await shared.wait(poll, lambda _: None)
+
+        waiting = asyncio.create_task(stay())
+        await asyncio.wait([waiting], timeout=None if leaves is None else leaves)
+        if not waiting.done():
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            return
+        end, waited = await waiting, now() - started
+        if isinstance(end, Finished):
+            assert end.job.id == job_id(n)
+            # Nobody hears of the end before it came.
+            assert now() >= 1_000_000 + api.ends[n]
+        else:
+            assert isinstance(end.error, errors.JobTimeoutError)
+            assert end.error.job_id == job_id(n)
+            assert waited >= deadline
+        # At the latest at the first look after the deadline, and a look may have to wait for an interval.
+        assert waited <= deadline + interval + 1
+
+    def breaks(request: httpx.Request) -> httpx.Response | None:
+        second = asyncio.get_running_loop().time()
+        for begins, seconds, status, only_pages in outages:
+            if begins <= second < begins + seconds and (request.url.path.endswith("/jobs") or not only_pages):
+                return httpx.Response(status, text="<html>")
+        return None
+
+    patch_clock(monkeypatch, watcher)
+    api = Api(jobs=300)
+    api.unlisted = unlisted
+    api.ends = dict(enumerate(ends, 1))
+    api.breaks = breaks
+
+    async def scenario() -> None:
+        await asyncio.gather(*(wait(**waiter) for waiter in waiters))
+
+    run(scenario())
+
+    assert api.open_clients == 0
+    # Bounded by what is waited for: never more than a third above one by one, at two ticks per interval.
+    ticks = 2 * (420 / min(waiter["interval"] for waiter in waiters) + 2) + len(waiters)
+    assert len(api.asked) <= ticks * (len(waiters) * 4 / 3 + 2)

@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextvars import ContextVar
-from uuid import UUID
 
 import httpx
 import pytest
 
 from airflow_provider_hailuo.apiframe import calls, errors, watcher
-from airflow_provider_hailuo.apiframe.client import AsyncClient, Settings
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll
 from airflow_provider_hailuo.apiframe.watcher import CONCURRENT_LOOKS, FEW, shared_watcher
+from tests.fake_api import Api, job_id
 from tests.virtual_time import now, patch_clock, run
 
 INTERVAL = 5.0
@@ -21,69 +20,6 @@ INTERVAL = 5.0
 @pytest.fixture(autouse=True)
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     patch_clock(monkeypatch, watcher)
-
-
-def job_id(n: int) -> str:
-    return str(UUID(int=n))
-
-
-class Api:
-    """An account of jobs, newest first, which end at set moments, and a count of what is asked of it.
-
-    Job n is created as the n-th. `ends` maps a job to the virtual second at which it is COMPLETED.
-    """
-
-    def __init__(self, jobs: int = 0) -> None:
-        self.jobs = jobs
-        self.ends: dict[int, float] = {}
-        self.unlisted: set[int] = set()
-        self.asked: list[tuple[float, str]] = []
-        self.key = "afk_1"
-        self.connection_key = "afk_1"
-        self.clients: list[AsyncClient] = []
-        self.breaks: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
-        self.opening: Callable[[], Awaitable[None]] | None = None
-
-    async def open(self) -> AsyncClient:
-        if self.opening is not None:
-            await self.opening()
-        settings = Settings(api_key=self.connection_key, retries=0)
-        self.clients.append(AsyncClient(settings, transport=httpx.MockTransport(self.answer)))
-        return self.clients[-1]
-
-    @property
-    def open_clients(self) -> int:
-        return sum(not client._http.is_closed for client in self.clients)
-
-    @property
-    def singles(self) -> list[str]:
-        return [path.rpartition("/")[2] for _, path in self.asked if not path.endswith("/jobs")]
-
-    @property
-    def pages(self) -> int:
-        return sum(path.endswith("/jobs") for _, path in self.asked)
-
-    async def answer(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append((asyncio.get_running_loop().time(), request.url.path))
-        await asyncio.sleep(0.001)
-        if request.headers["x-api-key"] != self.key:
-            return httpx.Response(401, json={"error": "Invalid or missing API key"})
-        if broken := self.breaks(request):
-            return broken
-        if request.url.path.endswith("/jobs"):
-            cursor, page = int(request.url.params.get("cursor", self.jobs)), []
-            while cursor and len(page) < int(request.url.params["limit"]):
-                if cursor not in self.unlisted:
-                    page.append(self.job(cursor))
-                cursor -= 1
-            return httpx.Response(
-                200, json={"jobs": page, "nextCursor": str(cursor) if cursor else None, "hasMore": cursor > 0}
-            )
-        return httpx.Response(200, json=self.job(UUID(request.url.path.rpartition("/")[2]).int))
-
-    def job(self, n: int) -> dict:
-        ended = asyncio.get_running_loop().time() >= self.ends.get(n, float("inf"))
-        return {"id": job_id(n), "status": "COMPLETED" if ended else "PROCESSING"}
 
 
 def poll(n: int, seconds: float = 1800, interval: float = INTERVAL) -> JobPoll:

@@ -1,0 +1,193 @@
+"""The same situations in each of the modes of a task: DAG `<situation>_<visits>` has that `worker_visits`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pendulum
+from airflow.providers.common.compat.sdk import DAG, Asset, task, task_group
+
+from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+
+SETTINGS: dict[str, Any] = {
+    "schedule": None,
+    "start_date": pendulum.datetime(2026, 1, 1, tz="UTC"),
+    "catchup": False,
+    "default_args": {"retries": 0, "retry_delay": timedelta(seconds=1)},
+    "params": {"colour": "blue", "braces": "{{ 7 * 7 }}", "resolution": "1080p", "duration": 6, "wrong": "4k"},
+    "user_defined_filters": {"shout": str.upper},
+}
+RECORDS = Asset("videos")
+
+
+def note(kind: str) -> Callable[[Any], None]:
+    """Return a callback that appends to the file HAILUO_NOTES: DAG, task, try, `kind`, what the task failed with."""
+
+    def write(context: Any) -> None:
+        ti = context["ti"]
+        error = type(context.get("exception")).__name__
+        with Path(os.environ["HAILUO_NOTES"]).open("a") as notes:
+            notes.write(f"{ti.dag_id} {ti.task_id} {ti.try_number} {kind} {error}\n")
+
+    return write
+
+
+CALLBACKS = {f"on_{kind}_callback": note(kind) for kind in ("execute", "success", "retry", "failure")}
+FAILURE_CALLBACKS = {f"on_{kind}_callback": note(kind) for kind in ("retry", "failure")}
+
+
+@task
+def look(url: Any, job: Any) -> dict:
+    """Return what a task that follows gets to see."""
+    return {"url": url, "job": job}
+
+
+@task
+def write(text: str) -> str:
+    """Return a prompt, or a part of one, that is known only at run time."""
+    return text
+
+
+def video(text: str = "a sunrise", **arguments: Any) -> Callable[[str, int], Any]:
+    """Return what makes a task with a prompt that begins with the id of its DAG, and a task that looks at it."""
+
+    def make(dag_id: str, visits: int) -> HailuoGenerateOperator:
+        settings = {"task_id": "video", "prompt": f"{dag_id} {text}", "poll_interval": 1, **arguments}
+        made = HailuoGenerateOperator(worker_visits=visits, **settings)
+        look.override(task_id=f"look_at_{made.task_id}")(made.output, made.output["job"])
+        return made
+
+    return make
+
+
+def upstream(dag_id: str, visits: int) -> None:
+    """Make a task whose prompt is the result of another."""
+    video(prompt=write(f"{dag_id} a sunset"))(dag_id, visits)
+
+
+def pulled(dag_id: str, visits: int) -> None:
+    """Make a task whose template pulls the result of another."""
+    write("a sunset") >> video("{{ ti.xcom_pull(task_ids='write') }}")(dag_id, visits)
+
+
+def late_outlet(dag_id: str, visits: int) -> None:
+    """Make a task that gets its outlet after it was made."""
+    video()(dag_id, visits).add_outlets([RECORDS])
+
+
+def mapped(dag_id: str, visits: int) -> None:
+    """Make a mapped task."""
+    HailuoGenerateOperator.partial(task_id="video", worker_visits=visits, poll_interval=1).expand(
+        prompt=[f"{dag_id} a {colour} car" for colour in ("red", "green")]
+    )
+
+
+def pool(dag_id: str, visits: int) -> None:
+    """Make two tasks for the one slot of the pool that has the name of their DAG."""
+    for task_id in "video", "another":
+        video(f"for {task_id}", task_id=task_id, pool=dag_id)(dag_id, visits)
+
+
+def sibling(dag_id: str, visits: int) -> None:
+    """Make a task beside another one."""
+    video("[[slow: 20]]")(dag_id, visits)
+    write.override(task_id="sibling")("done")
+
+
+SITUATIONS: dict[str, Callable[[str, int], Any]] = {
+    "success": video("a sunrise, {{ run_id }}", duration="{{ 10 }}", prompt_optimizer="{{ False }}"),
+    "names": video(
+        "{{ ds }} {{ ds_nodash }} {{ ts }} {{ ts_nodash }} {{ ts_nodash_with_tz }} {{ logical_date.add(days=1) }} "
+        "{{ data_interval_start }} {{ data_interval_end }} {{ run_id }} {{ dag_run.run_type }} "
+        "{{ dag_run.conf.light }} {{ task_instance_key_str }} {{ params.colour }} {{ params.mood }} {{ params.braces }} "
+        "{{ var.value.season }} {{ var.json.place.river }} {{ conn.hailuo_default.host }}",
+        params={"mood": "calm"},
+        resolution="{{ params.resolution }}",
+        duration="{{ params.duration }}",
+        hailuo_conn_id="hailuo_{{ 'default' }}",
+        idempotency_key="mine of {{ dag_run.dag_id }}",
+    ),
+    "filter": video("{{ ds | shout }}"),
+    "upstream": upstream,
+    "pulled": pulled,
+    "mapped": mapped,
+    "pool": pool,
+    "outlet": video(outlets=[RECORDS]),
+    "late_outlet": late_outlet,
+    "callbacks": video(**CALLBACKS),
+    "on_execute": video(on_execute_callback=note("execute")),
+    "no_xcom": video(do_xcom_push=False),
+    "failed": video("[[fail: content policy]]", **FAILURE_CALLBACKS),
+    "failed_twice": video("[[fail: no capacity]]", retries=1, **FAILURE_CALLBACKS),
+    "failed_and_told": video("[[fail: no capacity]]", retries=1, **CALLBACKS),
+    "undefined": video("{{ params.nope }}", **FAILURE_CALLBACKS),
+    "broken_template": video("{{ ds"),
+    "bad_input": video(resolution="{{ params.wrong }}", retries=1, **FAILURE_CALLBACKS),
+    "conflict": video(idempotency_key="taken"),
+    "wrong_key": video(hailuo_conn_id="hailuo_wrong_key", retries=1, **FAILURE_CALLBACKS),
+    "no_connection": video(hailuo_conn_id="no_such_conn"),
+    "timeout": video("[[stall]]", timeout=3),
+    "execution_timeout": video("[[stall]]", execution_timeout=timedelta(seconds=10), poll_interval=3),
+    "timeout_retried": video("[[slow: 16]]", timeout=12, retries=1, **FAILURE_CALLBACKS),
+    "cleared": video(),
+    "cleared_while_it_renders": video("[[slow: 8]]"),
+    "killed": video("[[slow: 20]]"),
+    "sibling": sibling,
+}
+
+for situation, make in SITUATIONS.items():
+    for visits in 0, 1, 2:
+        with DAG(f"{situation}_{visits}", **SETTINGS):
+            make(f"{situation}_{visits}", visits)
+
+# Whatever keeps a task from `worker_visits=0`, by the id of the task. They fail right after they have said it.
+UNVISITED: dict[str, Any] = {"worker_visits": 0, "hailuo_conn_id": "no_such_conn"}
+
+
+def nothing(*_: Any) -> None:
+    """Do nothing."""
+
+
+with DAG("blocked", **SETTINGS):
+    for task_id, arguments in {
+        "deferrable": {"deferrable": False},
+        "outlets": {"outlets": [RECORDS]},
+        "inlets": {"inlets": [RECORDS]},
+        "on_success_callback": {"on_success_callback": nothing},
+        "on_execute_callback": {"on_execute_callback": nothing},
+        "pre_execute": {"pre_execute": nothing},
+        "post_execute": {"post_execute": nothing},
+        "do_xcom_push": {"do_xcom_push": False},
+        "pool": {"pool": "pool_0"},
+        "pool_slots": {"pool_slots": 2},
+        "max_active_tis_per_dag": {"max_active_tis_per_dag": 20},
+        "max_active_tis_per_dagrun": {"max_active_tis_per_dagrun": 20},
+        "ti": {"prompt": "{{ ti.task_id }}"},
+        "macros": {"resolution": "{{ macros.uuid and '768p' }}"},
+        "random": {"prompt": "{{ ['red', 'blue'] | random }}"},
+        "upstream": {"prompt": write("a sunset")},
+    }.items():
+        HailuoGenerateOperator(task_id=task_id, **{"prompt": "a sunrise", **UNVISITED, **arguments})
+    HailuoGenerateOperator.partial(task_id="mapped", **UNVISITED).expand(prompt=["a sunrise"])
+
+    @task_group
+    def group(prompt: str) -> None:
+        """Make a task in a group that is mapped."""
+        HailuoGenerateOperator(task_id="mapped", prompt="a sunrise", **UNVISITED)
+
+    group.expand(prompt=["a sunrise"])
+
+for name, settings in {
+    "blocked_by_a_limit": {"max_active_tasks": 3},
+    "blocked_by_native_objects": {"render_template_as_native_obj": True},
+}.items():
+    with DAG(name, **{**SETTINGS, **settings}):
+        HailuoGenerateOperator(task_id="video", prompt="a sunrise", **UNVISITED)
+
+with DAG("blocked_by_its_making", **SETTINGS) as dag:
+    pass
+dag.add_task(HailuoGenerateOperator(task_id="video", prompt="a sunrise", **UNVISITED))
