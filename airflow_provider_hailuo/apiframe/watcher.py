@@ -66,8 +66,7 @@ class JobWatcher:
         self.users = 0
         self._open_client = open_client
         self._opening: asyncio.Future[AsyncClient] | None = None
-        self._opened: list[AsyncClient] = []
-        self._accepted: set[AsyncClient] = set()
+        self._accepted: set[asyncio.Future[AsyncClient]] = set()
         self._waiters: dict[str, list[_Waiter]] = {}
         self._watching: asyncio.Task[None] | None = None
         self._due = 0.0
@@ -81,16 +80,18 @@ class JobWatcher:
 
         Raises also what opening the client raises; the next call tries that anew.
         """
-        client = await self._client()
+        opening = self._open()
+        # The cancellation of one who waits for it disturbs no other.
+        client = await asyncio.shield(opening)
         try:
             value = await client.send(call, retries=retries)
         except AuthenticationError:
-            if client not in self._accepted:
+            if opening not in self._accepted:
                 raise
-            if self._opening is not None and self._opening.done() and self._opening.result() is client:
+            if opening is self._opening:
                 self._opening = None
             return await self.send(call, retries=retries)
-        self._accepted.add(client)
+        self._accepted.add(opening)
         return value
 
     async def wait(self, poll: JobPoll, tell: Callable[[str], None]) -> Finished | GaveUp:
@@ -111,24 +112,20 @@ class JobWatcher:
 
     async def close(self) -> None:
         """Stop watching and close the client."""
-        for task in self._watching, self._opening:
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
-        for client in self._opened:
-            await client.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        for opening in self._accepted | ({self._opening} if self._opening else set()):
+            opening.cancel()
+            (client,) = await asyncio.gather(opening, return_exceptions=True)
+            if isinstance(client, AsyncClient):
+                await client.close()
 
-    async def _client(self) -> AsyncClient:
+    def _open(self) -> asyncio.Future[AsyncClient]:
         opening = self._opening
         if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
-            self._opening = opening = asyncio.ensure_future(self._open())
-        # The cancellation of one who waits for it disturbs no other.
-        return await asyncio.shield(opening)
-
-    async def _open(self) -> AsyncClient:
-        client = await self._open_client()
-        self._opened.append(client)
-        return client
+            self._opening = opening = asyncio.ensure_future(self._open_client())
+        return opening
 
     def _join(self, waiter: _Waiter) -> None:
         self._waiters.setdefault(waiter.poll.job_id, []).append(waiter)

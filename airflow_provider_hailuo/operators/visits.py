@@ -107,10 +107,14 @@ def _unsafe(values: Mapping[str, Any]) -> Iterator[str]:
 def _unsafe_template(template: str) -> Iterator[str]:
     try:
         parsed = _PARSER.parse(template)
+        names = meta.find_undeclared_variables(parsed)
+    except jinja2.TemplateAssertionError:
+        yield "a filter that is not Jinja's own"
+        return
     except jinja2.TemplateError:
         yield "a broken template"
         return
-    for name in sorted(meta.find_undeclared_variables(parsed) - SAFE_NAMES):
+    for name in sorted(names - SAFE_NAMES):
         yield f"{{{{ {name} }}}}"
     if any(found.name == "random" for found in parsed.find_all(nodes.Filter)):
         yield "{{ ... | random }}"

@@ -278,8 +278,8 @@ def test_a_connection_that_will_not_do_ends_the_waits():
 
 
 def test_a_key_that_was_replaced_is_looked_up_anew_and_a_wrong_one_ends_the_wait():
-    async def scenario(api: Api, later: str) -> list[Finished | GaveUp]:
-        waits = asyncio.create_task(wait_for(api, *range(1, 4)))
+    async def scenario(api: Api, later: str, jobs: int = 3) -> list[Finished | GaveUp]:
+        waits = asyncio.create_task(wait_for(api, *range(1, jobs + 1)))
         await asyncio.sleep(12)
         api.key, api.connection_key = "afk_2", later
         return await waits
@@ -287,6 +287,18 @@ def test_a_key_that_was_replaced_is_looked_up_anew_and_a_wrong_one_ends_the_wait
     api = Api(jobs=3)
     api.ends = ends(60, 60, 60)
     assert all(isinstance(end, Finished) for end in run(scenario(api, "afk_2")))
+    assert (len(api.clients), api.open_clients) == (2, 0)
+
+    # Also when Airflow cannot tell at once, and when many ask at the same time.
+    async def fail_for_a_while() -> None:
+        if 12 < asyncio.get_running_loop().time() < 40:
+            raise RuntimeError("no Airflow")
+
+    api = Api(jobs=10)
+    api.unlisted = set(range(1, 11))
+    api.ends = dict.fromkeys(range(1, 11), 60.0)
+    api.opening = fail_for_a_while
+    assert all(isinstance(end, Finished) for end in run(scenario(api, "afk_2", 10)))
     assert (len(api.clients), api.open_clients) == (2, 0)
 
     api = Api(jobs=3)
