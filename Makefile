@@ -13,10 +13,10 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env test lint audit demo chaos airflow constraints clean
+.PHONY: help env test lint audit demo chaos bench bench-quick airflow constraints clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(READY)  ## make .venv: Airflow, the provider, the tools (PYTHON=... chooses the interpreter)
 
@@ -53,6 +53,12 @@ audit: env  ## known vulnerabilities of what is installed, as far as the package
 
 chaos: env  ## break a real Airflow on purpose, and count videos and credits (12 minutes)
 	$(BIN)/python dev/chaos.py
+
+bench: env  ## what waiting costs, ours beside others: JSON, tables, plots (an hour; needs a quiet machine)
+	$(BIN)/nox --session bench
+
+bench-quick: env  ## the same in small, in three minutes
+	$(BIN)/nox --session bench -- --quick
 
 airflow: env  ## an Airflow to look at, with the example DAGs and a sandbox, until Ctrl-C
 	$(BIN)/python dev/demo.py --stay

@@ -2,6 +2,7 @@
 
 `constraints/airflow-X.txt` is a complete, hashed environment for development with Airflow X: what this project, its
 extra `sandbox` and its dependency group `dev` need, in the versions of the time of that Airflow.
+`constraints/bench.txt` is the one of Airflow 3.3 with what the dependency group `bench` needs.
 """
 
 import sys
@@ -48,6 +49,9 @@ AIRFLOW = {
 }
 
 
+BENCH = "constraints/bench.txt"
+
+
 def constraints(airflow: str) -> str:
     """Return the path of the locked environment for the Airflow `airflow`, such as "3.3"."""
     return f"constraints/airflow-{airflow}.txt"
@@ -85,11 +89,21 @@ for name in "2.11", "3.3":
                 session.error(f"`airflow providers {' '.join(command)}` does not show {DISTRIBUTION}:\n{shown}")
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks; what follows `--` are arguments of benchmarks/run.py."""
+    session.run_install("uv", "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", BENCH)
+    session.install("--no-deps", "--no-build-isolation", "--editable", ".")
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
 @nox.session(venv_backend="none", default=False)
 def lock(session: nox.Session) -> None:
     """Resolve the environments of `constraints/` anew."""
     wanted = Path(session.create_tmp(), "requirements.in")
-    for name, release in AIRFLOW.items():
+    environments = [(constraints(name), release, ["dev"]) for name, release in AIRFLOW.items()]
+    environments.append((BENCH, AIRFLOW["3.3"], ["dev", "bench"]))
+    for path, release, groups in environments:
         # What builds the project in an environment without isolation belongs to that environment.
         wanted.write_text(f"apache-airflow=={release.version}\nhatchling\neditables\n")
         session.run(
@@ -97,6 +111,6 @@ def lock(session: nox.Session) -> None:
             *("--universal", "--python-version=3.10", "--generate-hashes", "--no-annotate", "--no-header"),
             f"--exclude-newer={release.until}T00:00:00Z",
             *(f"--exclude-newer-package={package}={day}T00:00:00Z" for package, day in release.newer.items()),
-            *("--extra=sandbox", "--group=dev", "pyproject.toml", str(wanted)),
-            f"--output-file={constraints(name)}",
+            *("--extra=sandbox", *(f"--group={group}" for group in groups), "pyproject.toml", str(wanted)),
+            f"--output-file={path}",
         )
