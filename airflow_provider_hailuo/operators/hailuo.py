@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,6 +33,20 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 _REQUEST_FIELDS = tuple(VideoRequest.model_fields)
+
+
+class _WhenAsked:
+    """An attribute that is worked out whenever it is read: a task may be given more after it was made.
+
+    Of the class itself it is `of_class`, which is what Airflow asks for before it maps a task.
+    """
+
+    def __init__(self, work_out: Callable[[HailuoGenerateOperator], Any], *, of_class: Any) -> None:
+        self._work_out = work_out
+        self._of_class = of_class
+
+    def __get__(self, task: HailuoGenerateOperator | None, owner: type) -> Any:
+        return self._of_class if task is None else self._work_out(task)
 
 
 class HailuoGenerateOperator(BaseOperator):
@@ -66,6 +80,9 @@ class HailuoGenerateOperator(BaseOperator):
     and a `HailuoException` for everything that a retry may mend. Each message says what to do, and names the job.
     """
 
+    # While the base class is made, Airflow asks already.
+    worker_visits: int = MOST
+    deferrable: bool = True
     template_fields: Sequence[str] = (*_REQUEST_FIELDS, "hailuo_conn_id", "idempotency_key")
     operator_extra_links = (HailuoVideoLink(),)
     ui_color: str = "#e8e4fb"
@@ -115,12 +132,17 @@ class HailuoGenerateOperator(BaseOperator):
             VideoRequest(**{"prompt": "known later", **known})
         if worker_visits not in range(MOST + 1):
             raise HailuoFailException(f"worker_visits: {worker_visits!r}: must be 0, 1 or 2")
-        self._visits, self._blocker = fewest_visits(self, worker_visits, deferrable=deferrable)
-        if self._visits == 0:
-            self.start_from_trigger = True
-            self.start_trigger_args = self._start_trigger_args()
 
-    def _start_trigger_args(self) -> StartTriggerArgs:
+    def _visits(self) -> tuple[int, str | None]:
+        """Return how often the task visits a worker, and what stands in the way of fewer visits that were wanted."""
+        return fewest_visits(self, self.worker_visits, deferrable=self.deferrable)
+
+    def _start_from_trigger(self) -> bool:
+        return self._visits()[0] == 0
+
+    def _start_trigger_args(self) -> StartTriggerArgs | None:
+        if not self._start_from_trigger():
+            return None
         timeout = self.execution_timeout
         trigger = HailuoGenerateTrigger(
             **{name: getattr(self, name) for name in self.template_fields},
@@ -136,12 +158,17 @@ class HailuoGenerateOperator(BaseOperator):
             timeout=timedelta(seconds=self.timeout + BACKSTOP_SECONDS),
         )
 
+    # Whether Airflow starts the task in the triggerer.
+    start_from_trigger = _WhenAsked(_start_from_trigger, of_class=False)
+    start_trigger_args = _WhenAsked(_start_trigger_args, of_class=None)
+
     def execute(self, context: Context) -> str:
         """Submit the job, wait in the triggerer (or here, with `deferrable=False`), return the URL of the video."""
         # Mapped tasks are not seen as such before they run: Airflow starts them on a worker by itself.
-        mapped = self._visits == 0 and record.map_index(context["ti"]) >= 0
-        if blocker := self._blocker or ("mapping" if mapped else None):
-            visits = max(self._visits, 1)
+        visits, blocker = self._visits()
+        if visits == 0:
+            visits, blocker = 1, "mapping" if record.map_index(context["ti"]) >= 0 else None
+        if blocker is not None:
             self.log.info("worker_visits=%d cannot be had with %s: it is %d", self.worker_visits, blocker, visits)
         with self._explained():
             request = VideoRequest(**self._request_fields())
@@ -159,7 +186,7 @@ class HailuoGenerateOperator(BaseOperator):
                 poll_interval=self.poll_interval,
                 deadline=deadline,
                 request=record.request_facts(request),
-                end_from_trigger=self._visits < MOST,
+                end_from_trigger=visits < MOST,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(0.0, deadline - time.time()) + BACKSTOP_SECONDS),

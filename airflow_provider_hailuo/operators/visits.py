@@ -33,6 +33,11 @@ SAFE_NAMES = frozenset(
 )
 """Names that a template may use in the triggerer: there they are what they are on a worker, each time."""
 
+SAFE_OF_DAG_RUN = frozenset(
+    {"conf", "dag_id", "data_interval_end", "data_interval_start", "logical_date", "run_after", "run_id"}
+)
+"""What of `dag_run` is in the triggerer what it is on a worker; its type and state, for example, are not."""
+
 _PARSER = jinja2.Environment(autoescape=True)
 # Jinja counts them as declared; among them is lipsum(), a text by chance.
 _PARSER.globals.clear()
@@ -83,7 +88,7 @@ def _blockers_of_the_start(task: BaseOperator) -> Iterator[str]:
             yield name
     dag = task.get_dag()
     if dag is None:
-        yield "a DAG that is not known when the task is made"
+        yield "no DAG"
     elif dag.max_active_tasks != conf.getint("core", "max_active_tasks_per_dag"):
         yield "max_active_tasks of the DAG"
     elif dag.render_template_as_native_obj:
@@ -116,5 +121,12 @@ def _unsafe_template(template: str) -> Iterator[str]:
         return
     for name in sorted(names - SAFE_NAMES):
         yield f"{{{{ {name} }}}}"
+    of_run = [found.attr for found in parsed.find_all(nodes.Getattr) if _is_dag_run(found.node)]
+    if not SAFE_OF_DAG_RUN.issuperset(of_run) or sum(map(_is_dag_run, parsed.find_all(nodes.Name))) > len(of_run):
+        yield "{{ dag_run }} beyond its conf and dates"
     if any(found.name == "random" for found in parsed.find_all(nodes.Filter)):
         yield "{{ ... | random }}"
+
+
+def _is_dag_run(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Name) and node.name == "dag_run"

@@ -27,7 +27,7 @@ def operator(**arguments: object) -> HailuoGenerateOperator:
 
 
 def taken(task: HailuoGenerateOperator) -> tuple[int, str | None]:
-    return task._visits, task._blocker
+    return task._visits()
 
 
 def callback(*_: object) -> None:
@@ -139,7 +139,29 @@ def test_what_the_dag_sets_counts():
     ):
         with DAG("dag", schedule=None, start_date=pendulum.datetime(2026, 1, 1), **arguments):
             assert taken(operator()) == (1, blocker)
-    assert taken(operator()) == (1, "a DAG that is not known when the task is made")
+    assert taken(operator()) == (1, "no DAG")
+
+
+def test_what_a_task_is_given_later_counts(dag: DAG):
+    for name, value, blocker in (
+        ("outlets", [Asset("videos")], "outlets"),
+        ("on_success_callback", [callback], "on_success_callback"),
+        ("pool", "videos", "a pool"),
+    ):
+        task = operator(task_id=name)
+        assert task.start_from_trigger is True
+        setattr(task, name, value)
+        assert taken(task)[1] == blocker
+        assert (task.start_from_trigger, task.start_trigger_args) == (False, None)
+
+
+def test_a_task_may_be_given_to_its_dag_later():
+    task = operator()
+
+    with DAG("dag", schedule=None, start_date=pendulum.datetime(2026, 1, 1)) as dag:
+        dag.add_task(task)
+
+    assert (taken(task), task.start_from_trigger) == ((0, None), True)
 
 
 def test_mapped_tasks_start_on_a_worker(dag: DAG):
