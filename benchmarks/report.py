@@ -77,13 +77,16 @@ PARTS = {
             "foreign jobs": "foreign_jobs",
             "CPU, % of a core": "cpu_percent",
             "of it the runner": "runner_cpu_percent",
+            "above idle": "cpu_percent_above_idle",
             "memory, MB": "memory_mb",
             "kB per job": "kb_per_job",
+            "kB per job above idle": "kb_per_job_above_idle",
             "lag p50, ms": "lag_p50_ms",
             "p99, ms": "lag_p99_ms",
             "max, ms": "lag_max_ms",
             "requests/s": "requests_per_second",
             "pick-up of all, s": "pick_up_seconds",
+            "remark": "why",
         },
     ),
     "outage": Part(
@@ -205,6 +208,7 @@ def polling_plot(rows: Sequence[Json]) -> Figure:
         lines(axes, rows, "jobs", figures)
         axes.xaxis.set_major_formatter("{x:,.0f}")
     left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("")
     return figure
 
 
@@ -225,6 +229,7 @@ def triggerer_plot(rows: Sequence[Json]) -> Figure:
                 text = f"hollow: with {row['foreign_jobs']:,} foreign jobs"
                 axes.text(0.03, 0.93, text, transform=axes.transAxes, fontsize="small")
         lines(axes, [row for row in begin + alone if row["contender"] in names], "waiting", figures)
+        axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter("{x:,.0f}")
     return figure
 
@@ -239,7 +244,7 @@ def lines(axes: Axes, rows: Sequence[Json], x: str, y: str) -> None:
         points = {row[x]: row[y] for row in rows if row["contender"] == name and row[y] is not None}
         if points:
             ends[name] = max(points.items())
-            axes.plot(*zip(*sorted(points.items()), strict=True), **style)
+            axes.plot(*zip(*sorted(points.items()), strict=True), **style, clip_on=False)
     bottom, top = axes.get_ylim()
     axes.set_ylim((0, 1.1 * top) if axes.get_yscale() == "linear" else (bottom, top))
     to_axes = axes.transData + axes.transAxes.inverted()

@@ -55,7 +55,7 @@ NOTES = [
     "Total seconds: from the release of a contender's DAG runs to their end in Airflow's database (SQLite); median.",
     "Intervals between two looks are not scaled: 2 s in the documented loop, 5 s elsewhere.",
     "Airflow 3.3 holds a worker up to `[workers] min_heartbeat_interval` seconds, by default 5, after its task.",
-    "It is 1 because with 5 HttpSensor, reschedule, is queued again while its last worker lives: Airflow fails it.",
+    "With 5 HttpSensor, reschedule, is queued again while its last worker lives, and Airflow fails it: hence 1 s.",
     "HttpSensor with deferrable=True and a response_check does not defer (`HttpSensor.execute`): it is poke mode.",
     "An Airflow makes videos before it is measured: what happens once in its life is left out (quick: in part).",
     f"At {REAL_RENDER_SECONDS} s (from the slope): the line through the videos of both render times, and its error.",

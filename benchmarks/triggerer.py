@@ -4,7 +4,7 @@ An Airflow is started, then all of it is ended but the triggerer. Deferred tasks
 database with Airflow's own models; each measurement has a triggerer and a sandbox of its own. What the triggers do:
 
 - idle: they await an event for ever. This is the floor.
-- one poller per trigger: each polls its own job every 5 s, all through one HTTP client.
+- one poller per trigger: each polls its own job every 5 s, all through one client with at most 20 requests at once.
 - ours: `HailuoJobTrigger`, `poll_interval` 5 s.
 """
 
@@ -189,7 +189,7 @@ class Stage:
                 time.sleep(settle)
                 seen = self._window(triggerer, api, probe, window)
                 still_waiting = self._do("deferred") - 1
-            starts = sorted(map(_started, _logs(logs)))[1:]
+            starts = sorted(_started(log) for log in _logs(logs) if log.stat().st_size)[1:]
         row = {
             "contender": case.contender,
             "foreign_jobs": case.older + case.newer,

@@ -14,6 +14,8 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 SAMPLES_PER_WRITE = 50
+# The time that httpx takes over requests which wait for a connection is quadratic: many pollers would come to a halt.
+REQUESTS_AT_ONCE = asyncio.Semaphore(20)
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 
@@ -39,7 +41,7 @@ class IdleTrigger(_Trigger):
 
 
 class PollingTrigger(_Trigger):
-    """Polls its own job until it is final, as the triggers of other providers do; but all through one client.
+    """Polls its own job until it is final, as the triggers of other providers do, but all through one client.
 
     Parameters: `job_id`; `conn_id` of the connection; `interval` in seconds between two polls.
     """
@@ -48,7 +50,8 @@ class PollingTrigger(_Trigger):
         """Poll, and yield the final status."""
         client = await _client(self.arguments["conn_id"])
         while True:
-            answer = await client.get(f"/v2/jobs/{self.arguments['job_id']}")
+            async with REQUESTS_AT_ONCE:
+                answer = await client.get(f"/v2/jobs/{self.arguments['job_id']}")
             job = answer.raise_for_status().json()
             if job["status"] in FINAL:
                 break
@@ -64,9 +67,7 @@ def _client(conn_id: str) -> asyncio.Task[httpx.AsyncClient]:
 async def _open_client(conn_id: str) -> httpx.AsyncClient:
     connection = await get_async_connection(conn_id)
     headers = {"X-API-Key": connection.password or ""}
-    # Whoever waits in vain for a free connection would die of it.
-    timeout = httpx.Timeout(30, pool=None)
-    return httpx.AsyncClient(base_url=connection.host or "", headers=headers, timeout=timeout)
+    return httpx.AsyncClient(base_url=connection.host or "", headers=headers, timeout=60)
 
 
 class ProbeTrigger(_Trigger):

@@ -5,6 +5,7 @@ The trigger, the blocking operator and whoever else waits for a job obey it, so 
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,10 +28,14 @@ _KNOWN_STATUSES = frozenset(JobStatus)
 
 @dataclass(frozen=True)
 class Wait:
-    """Look again after `seconds` (above 0, never past the deadline). `news` is worth a line in a log, or None."""
+    """Look again after `seconds` (above 0, never past the deadline).
+
+    `news` is worth a line in a log of that `level`, INFO for trouble and DEBUG for progress; None: nothing new.
+    """
 
     seconds: float
     news: str | None = None
+    level: int = logging.INFO
 
 
 @dataclass(frozen=True)
@@ -75,17 +80,20 @@ class JobPoll:
     def on_job(self, job: Job, now: float) -> Wait | Finished | GaveUp:
         """Decide after the API told `job` at the moment `now` (seconds since the epoch)."""
         recovered = f" (after {self._failures} failed looks)" if self._failures else ""
+        level = logging.INFO if recovered else logging.DEBUG
         self._failures = 0
         if job.is_final:
             return Finished(job)
         seen, stage = excerpt(job.status, 40), 0.0
         if job.status not in _KNOWN_STATUSES:
             seen += " (a status that this version does not know: waiting on)"
+            level = logging.INFO
         elif job.progress is not None:
             seen, stage = f"{seen} {job.progress:g} %", job.progress // NEWS_PERCENT
         news = f"Job {self.job_id}: {seen}{recovered}" if (job.status, stage) != self._told or recovered else None
         self._told = (job.status, stage)
-        return self._wait(self.interval * (0.95 + self._draw() / 10), now, news, f"its status was {seen}")
+        seconds = self.interval * (0.95 + self._draw() / 10)
+        return self._wait(seconds, now, f"its status was {seen}", news, level)
 
     def on_error(self, error: ApiframeError, now: float) -> Wait | GaveUp:
         """Decide after a look failed with `error` at the moment `now` (seconds since the epoch)."""
@@ -94,9 +102,11 @@ class JobPoll:
         self._failures += 1
         news = f"Job {self.job_id}: cannot see it, looking on: {error.without_job()}" if self._failures == 1 else None
         seconds = max(self.interval, backoff(self._failures, error, draw=self._draw))
-        return self._wait(seconds, now, news, f"the last look failed: {error.without_job()}")
+        return self._wait(seconds, now, f"the last look failed: {error.without_job()}", news)
 
-    def _wait(self, seconds: float, now: float, news: str | None, last: str) -> Wait | GaveUp:
+    def _wait(
+        self, seconds: float, now: float, last: str, news: str | None, level: int = logging.INFO
+    ) -> Wait | GaveUp:
         left = self._deadline - now
         if left <= 0:
             return GaveUp(
@@ -106,7 +116,7 @@ class JobPoll:
                     job_id=self.job_id,
                 )
             )
-        return Wait(min(max(seconds, SHORTEST_WAIT_SECONDS), left), news)
+        return Wait(min(max(seconds, SHORTEST_WAIT_SECONDS), left), news, level)
 
 
 def video_url(job: Job) -> str:

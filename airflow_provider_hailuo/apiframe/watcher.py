@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
@@ -27,10 +28,17 @@ from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, 
 
 T = TypeVar("T")
 
+Log = Callable[[int, str], None]
+"""Writes a message of a level (`logging.INFO`, ...) into a log, as `Logger.log` does."""
+
 FEW = 3
 """A page of jobs pays when it may tell of more jobs than this; so many are asked for one by one."""
 
 CONCURRENT_LOOKS = 20
+
+DECISIONS_AT_ONCE = 20
+"""Each may write into a log, which blocks the event loop while Airflow is slow to take it: others get a turn."""
+
 REPLACEMENT_SECONDS = 1.0
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, JobWatcher]] = WeakKeyDictionary()
@@ -42,10 +50,10 @@ class _WatchEndedError(Exception):
 
 @dataclass(eq=False)
 class _Waiter:
-    """One who waits for a job. `tell` is called in its own `context`, so that a log line finds its task's log."""
+    """One who waits for a job. `log` is called in its own `context`, so that a line finds the log of its task."""
 
     poll: JobPoll
-    tell: Callable[[str], None]
+    log: Log
     end: asyncio.Future[Finished | GaveUp]
     seconds: float
     context: Context = field(default_factory=copy_context)
@@ -94,18 +102,18 @@ class JobWatcher:
         self._accepted.add(opening)
         return value
 
-    async def wait(self, poll: JobPoll, tell: Callable[[str], None]) -> Finished | GaveUp:
-        """Return how the job of `poll` ended, as `poll` decides; `tell` is called with what is worth a line in a log.
+    async def wait(self, poll: JobPoll, log: Log) -> Finished | GaveUp:
+        """Return how the job of `poll` ended, as `poll` decides; `log` gets what is worth a line.
 
         The first look is made at the next tick. Cancelling it disturbs nobody else.
         """
         while True:
-            waiter = _Waiter(poll, tell, asyncio.get_running_loop().create_future(), seconds=poll.interval)
+            waiter = _Waiter(poll, log, asyncio.get_running_loop().create_future(), seconds=poll.interval)
             self._join(waiter)
             try:
                 return await waiter.end
             except _WatchEndedError as error:
-                tell(f"Job {poll.job_id}: {error}; looking on")
+                log(logging.WARNING, f"Job {poll.job_id}: {error}; looking on")
                 await asyncio.sleep(REPLACEMENT_SECONDS)
             finally:
                 self._leave(waiter)
@@ -184,7 +192,7 @@ class JobWatcher:
             self._first_page = None
             # Whatever else makes the API refuse the list, it may still tell of each job.
             if error.transient or isinstance(error, AuthenticationError | InvalidInputError):
-                self._decide_all(left, error)
+                await self._decide_each(dict.fromkeys(left, error))
                 left.clear()
         await self._ask_each(left)
         self._seen = waited
@@ -201,12 +209,11 @@ class JobWatcher:
         met, fruitless = False, 0
         while len(left) > FEW:
             page = await self._ask(calls.list_jobs(cursor=cursor))
-            found = [job for job in page.jobs if job.id in left]
+            found = {job.id: job for job in page.jobs if job.id in left}
             if found and not met:
                 self._first_page, met = cursor, True
-            for job in found:
-                left.discard(job.id)
-                self._decide(job.id, job)
+            left.difference_update(found)
+            await self._decide_each(found)
             fruitless += not found
             cursor = page.next_cursor
             if cursor is None or (not found and len(left) <= FEW * (1 + fruitless)):
@@ -231,7 +238,7 @@ class JobWatcher:
 
         await asyncio.gather(*(ask() for _ in range(min(CONCURRENT_LOOKS, len(left)))))
         if failures:
-            self._decide_all(left, failures[-1])
+            await self._decide_each(dict.fromkeys(left, failures[-1]))
 
     async def _ask(self, call: Call[T]) -> T:
         try:
@@ -246,9 +253,11 @@ class JobWatcher:
         self._failing = False
         return value
 
-    def _decide_all(self, job_ids: set[str], seen: ApiframeError) -> None:
-        for job_id in job_ids:
-            self._decide(job_id, seen)
+    async def _decide_each(self, seen: Mapping[str, Job | ApiframeError]) -> None:
+        for n, (job_id, what) in enumerate(seen.items(), 1):
+            self._decide(job_id, what)
+            if n % DECISIONS_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _decide(self, job_id: str, seen: Job | ApiframeError) -> None:
         now = time.time()
@@ -261,7 +270,7 @@ class JobWatcher:
                 continue
             waiter.seconds = on.seconds
             if on.news:
-                waiter.context.run(waiter.tell, on.news)
+                waiter.context.run(waiter.log, on.level, on.news)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import jinja2
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 from airflow.triggers.base import StartTriggerArgs
 
@@ -83,6 +84,7 @@ class HailuoGenerateOperator(BaseOperator):
     # While the base class is made, Airflow asks already.
     worker_visits: int = MOST
     deferrable: bool = True
+    _before_rendering: tuple[int, str | None] | None = None
     template_fields: Sequence[str] = (*_REQUEST_FIELDS, "hailuo_conn_id", "idempotency_key")
     operator_extra_links = (HailuoVideoLink(),)
     ui_color: str = "#e8e4fb"
@@ -162,10 +164,15 @@ class HailuoGenerateOperator(BaseOperator):
     start_from_trigger = _WhenAsked(_start_from_trigger, of_class=False)
     start_trigger_args = _WhenAsked(_start_trigger_args, of_class=None)
 
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Render the templates, on a worker: what they stood in the way of is not to be seen afterwards."""
+        self._before_rendering = self._visits()
+        super().render_template_fields(context, jinja_env)
+
     def execute(self, context: Context) -> str:
         """Submit the job, wait in the triggerer (or here, with `deferrable=False`), return the URL of the video."""
         # Mapped tasks are not seen as such before they run: Airflow starts them on a worker by itself.
-        visits, blocker = self._visits()
+        visits, blocker = self._before_rendering or self._visits()
         if visits == 0:
             visits, blocker = 1, "mapping" if record.map_index(context["ti"]) >= 0 else None
         if blocker is not None:

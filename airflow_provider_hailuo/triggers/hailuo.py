@@ -70,7 +70,7 @@ class HailuoJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event that ends the task or that `raise_unless_finished` reads."""
         async with shared_watcher(self.hailuo_conn_id, HailuoHook(self.hailuo_conn_id).get_async_conn) as watcher:
-            end = await watcher.wait(JobPoll(self.job_id, self.deadline, self.poll_interval), self.log.info)
+            end = await watcher.wait(JobPoll(self.job_id, self.deadline, self.poll_interval), self.log.log)
         yield await _event(self, self.job_id, end, self.request, {}, end_task=self.end_from_trigger)
 
 
@@ -146,7 +146,7 @@ class HailuoGenerateTrigger(BaseTrigger):
                 if await _leave(self, xcoms):
                     xcoms = {}
                 poll = JobPoll(job_id, self._deadline(), self.poll_interval)
-                end = await watcher.wait(poll, self.log.info)
+                end = await watcher.wait(poll, self.log.log)
         except errors.ApiframeError as error:
             return TriggerEvent(_failure(job_id, error))
         return await _event(self, job_id, end, record.request_facts(request), xcoms, end_task=True)

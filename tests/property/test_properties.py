@@ -231,7 +231,7 @@ def test_whoever_comes_and_goes_and_whatever_breaks_each_wait_ends_and_nothing_i
         async def stay() -> Finished | GaveUp:
             async with shared_watcher("a", api.open) as shared:
                 poll = JobPoll(job_id(n), started + deadline, interval)
-                return await shared.wait(poll, lambda _: None)
+                return await shared.wait(poll, lambda *_: None)
 
         waiting = asyncio.create_task(stay())
         await asyncio.wait([waiting], timeout=None if leaves is None else leaves)

@@ -72,7 +72,7 @@ def test_the_file_behind_the_url_is_the_video(runs: Runs):
         assert frames / stream.average_rate == 10
 
 
-def test_the_log_tells_submission_changes_and_the_end(runs: Runs):
+def test_the_log_tells_submission_and_end_and_no_progress(runs: Runs):
     runs.ended("success")
     job_id = runs.xcoms("success")["job_id"]
 
@@ -80,7 +80,8 @@ def test_the_log_tells_submission_changes_and_the_end(runs: Runs):
 
     lines = [line for line in log.splitlines() if f"Job {job_id}" in line]
     assert "submitted, QUEUED; idempotency key airflow/success/video/" in lines[0]
-    assert any("PROCESSING" in line for line in lines[1:-1])
+    # A line of each of a thousand triggers is more than Airflow takes at a time.
+    assert len(lines) == 2
     assert "video is ready, 8 credits, 20.0" in lines[-1]
 
 

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
+from itertools import groupby
 
 import httpx
 import pytest
 
 from airflow_provider_hailuo.apiframe import calls, errors, watcher
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll
-from airflow_provider_hailuo.apiframe.watcher import CONCURRENT_LOOKS, FEW, shared_watcher
+from airflow_provider_hailuo.apiframe.watcher import CONCURRENT_LOOKS, DECISIONS_AT_ONCE, FEW, shared_watcher
 from tests.fake_api import Api, job_id
 from tests.virtual_time import now, patch_clock, run
 
@@ -26,7 +28,7 @@ def poll(n: int, seconds: float = 1800, interval: float = INTERVAL) -> JobPoll:
     return JobPoll(job_id(n), now() + seconds, interval)
 
 
-def silent(_: str) -> None:
+def silent(level: int, line: str) -> None:
     pass
 
 
@@ -395,7 +397,7 @@ def test_a_watching_task_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch):
 
         async def one(n: int) -> Finished | GaveUp:
             async with shared_watcher("a", api.open) as shared:
-                return await shared.wait(poll(n), told.append)
+                return await shared.wait(poll(n), lambda _, line: told.append(line))
 
         waits = [asyncio.create_task(one(n)) for n in range(1, 11)]
         await asyncio.sleep(12)
@@ -425,12 +427,12 @@ def test_a_watching_task_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_is_worth_telling_is_told_once_to_each_in_its_own_context():
     task: ContextVar[str] = ContextVar("task", default="nobody's")
-    told: list[tuple[str, str]] = []
+    told: list[tuple[str, int, str]] = []
 
     async def one(api: Api, n: int) -> None:
         task.set(f"task {n}")
         async with shared_watcher("a", api.open) as shared:
-            await shared.wait(poll(n), lambda line: told.append((task.get(), line)))
+            await shared.wait(poll(n), lambda level, line: told.append((task.get(), level, line)))
 
     async def scenario(api: Api) -> None:
         await asyncio.gather(*(one(api, n) for n in range(1, 6)))
@@ -438,7 +440,40 @@ def test_what_is_worth_telling_is_told_once_to_each_in_its_own_context():
     api = Api(jobs=5)
     api.ends = dict.fromkeys(range(1, 6), 60.0)
     run(scenario(api))
-    assert sorted(told) == [(f"task {n}", f"Job {job_id(n)}: PROCESSING") for n in range(1, 6)]
+    assert sorted(told) == [(f"task {n}", logging.DEBUG, f"Job {job_id(n)}: PROCESSING") for n in range(1, 6)]
+
+
+def test_however_many_have_something_to_log_others_get_a_turn_in_between():
+    turns: list[str] = []
+
+    async def others() -> None:
+        for _ in range(1000):
+            turns.append("others")
+            await asyncio.sleep(0)
+
+    async def scenario(api: Api) -> None:
+        busy: list[asyncio.Task] = []
+
+        def log(*_: object) -> None:
+            turns.append("log")
+            if not busy:
+                busy.append(asyncio.create_task(others()))
+
+        async def one(n: int) -> None:
+            async with shared_watcher("a", api.open) as shared:
+                await shared.wait(poll(n), log)
+
+        await asyncio.gather(*(one(n) for n in range(1, 1001)))
+
+    api = Api(jobs=1000)
+    api.ends = dict.fromkeys(range(1, 1001), 12.0)
+    # The first look fails, and each of the thousand has to say so.
+    api.breaks = lambda _: httpx.Response(503) if asyncio.get_running_loop().time() < 1 else None
+    run(scenario(api))
+
+    logged = [len(list(same)) for turn, same in groupby(turns[:1000]) if turn == "log"]
+    assert max(logged) <= DECISIONS_AT_ONCE
+    assert sum(logged) > 500
 
 
 def test_other_calls_go_through_the_same_client():
