@@ -69,9 +69,10 @@ class HailuoGenerateOperator(BaseOperator):
     - `deferrable`: wait in the triggerer (default) or, with False, on the worker.
     - `worker_visits`: how often the task may take a worker slot while all goes well: 2 (default), 1 (the triggerer
       ends the task) or 0 (the triggerer submits as well). Where something would get lost, as a success callback or
-      a limit would, the task takes the next higher number by itself and logs why. 0 and 1 need Airflow 3.3.
+      a limit would, the task takes the next higher number by itself and logs why. 1 and 0 need Airflow 3.3.
     - `poll_interval`: seconds between two looks at the job (default 5, the vendor recommends 5 to 10).
-    - `timeout`: seconds to wait, counted from the submission (default 1800). `execution_timeout` holds as well.
+    - `timeout`: seconds to wait (default 1800), counted from the submission, with `worker_visits=0` from when Airflow
+      hands over the task. `execution_timeout` holds as well.
     - `idempotency_key`: overrides the derived key that keeps a crash or retry from paying twice.
 
     XComs: `return_value` is the URL; `job_id` is there right after the submission; `credit_cost` (credits) and

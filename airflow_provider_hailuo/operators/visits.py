@@ -63,12 +63,13 @@ def _blockers(task: BaseOperator, visits: int, deferrable: bool) -> Iterator[str
         yield "an Airflow older than 3.3"
     if not deferrable:
         yield "deferrable=False"
-    # What happens after a success happens on a worker.
-    for name in ("outlets", "inlets", "on_success_callback"):
+    # These happen on a worker: after a success, or at each visit.
+    for name in ("outlets", "inlets", "on_success_callback", "on_execute_callback"):
         if getattr(task, name):
             yield name
-    if task._post_execute_hook is not None:  # noqa: SLF001 - Airflow keeps the argument under no other name
-        yield "post_execute"
+    for name in ("pre_execute", "post_execute"):
+        if getattr(task, f"_{name}_hook") is not None:
+            yield name
     if not task.do_xcom_push:
         yield "do_xcom_push=False"
     if visits == 0:
@@ -76,10 +77,6 @@ def _blockers(task: BaseOperator, visits: int, deferrable: bool) -> Iterator[str
 
 
 def _blockers_of_the_start(task: BaseOperator) -> Iterator[str]:
-    if task.on_execute_callback:
-        yield "on_execute_callback"
-    if task._pre_execute_hook is not None:  # noqa: SLF001
-        yield "pre_execute"
     # Limits hold for what is queued for a worker.
     if task.pool != "default_pool" or task.pool_slots != 1:
         yield "a pool"

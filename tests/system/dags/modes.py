@@ -10,6 +10,7 @@ from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, Asset, task, task_group
+from airflow.sdk import get_parsing_context
 
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 
@@ -36,12 +37,12 @@ def note(kind: str) -> Callable[[Any], None]:
     return write
 
 
-CALLBACKS = {f"on_{kind}_callback": note(kind) for kind in ("execute", "success", "retry", "failure")}
-FAILURE_CALLBACKS = {f"on_{kind}_callback": note(kind) for kind in ("retry", "failure")}
+CALLBACKS: dict[str, Any] = {f"on_{kind}_callback": note(kind) for kind in ("execute", "success", "retry", "failure")}
+FAILURE_CALLBACKS: dict[str, Any] = {f"on_{kind}_callback": note(kind) for kind in ("retry", "failure")}
 
 
 @task
-def look(url: Any, job: Any) -> dict:
+def look(url: Any, job: Any) -> Any:
     """Return what a task that follows gets to see."""
     return {"url": url, "job": job}
 
@@ -53,15 +54,23 @@ def write(text: str) -> str:
 
 
 def video(text: str = "a sunrise", **arguments: Any) -> Callable[[str, int], Any]:
-    """Return what makes a task with a prompt that begins with the id of its DAG, and a task that looks at it."""
+    """Return what makes a task whose prompt begins with the id of its DAG."""
 
     def make(dag_id: str, visits: int) -> HailuoGenerateOperator:
         settings = {"task_id": "video", "prompt": f"{dag_id} {text}", "poll_interval": 1, **arguments}
-        made = HailuoGenerateOperator(worker_visits=visits, **settings)
-        look.override(task_id=f"look_at_{made.task_id}")(made.output, made.output["job"])
-        return made
+        return HailuoGenerateOperator(worker_visits=visits, **settings)
 
     return make
+
+
+def looked_at(make: Callable[[str, int], HailuoGenerateOperator]) -> Callable[[str, int], None]:
+    """Return what makes also a task that looks at what the first one made."""
+
+    def make_both(dag_id: str, visits: int) -> None:
+        output: Any = make(dag_id, visits).output
+        look(output, output["job"])
+
+    return make_both
 
 
 def upstream(dag_id: str, visits: int) -> None:
@@ -94,24 +103,25 @@ def pool(dag_id: str, visits: int) -> None:
 
 def sibling(dag_id: str, visits: int) -> None:
     """Make a task beside another one."""
-    video("[[slow: 20]]")(dag_id, visits)
+    video("[[slow: 30]]")(dag_id, visits)
     write.override(task_id="sibling")("done")
 
 
 SITUATIONS: dict[str, Callable[[str, int], Any]] = {
-    "success": video("a sunrise, {{ run_id }}", duration="{{ 10 }}", prompt_optimizer="{{ False }}"),
+    "success": looked_at(video("a sunrise, {{ run_id }}", duration="{{ 10 }}", prompt_optimizer="{{ False }}")),
     "names": video(
         "{{ ds }} {{ ds_nodash }} {{ ts }} {{ ts_nodash }} {{ ts_nodash_with_tz }} {{ logical_date.add(days=1) }} "
-        "{{ data_interval_start }} {{ data_interval_end }} {{ run_id }} {{ dag_run.run_type }} "
-        "{{ dag_run.conf.light }} {{ task_instance_key_str }} {{ params.colour }} {{ params.mood }} {{ params.braces }} "
-        "{{ var.value.season }} {{ var.json.place.river }} {{ conn.hailuo_default.host }}",
+        "{{ data_interval_start }} {{ data_interval_end }} {{ run_id }} "
+        "{{ dag_run.conf.light }} {{ task_instance_key_str }} {{ params.colour }} {{ params.mood }} "
+        "{{ params.braces }} {{ var.value.season }} {{ var.json.place.river }} {{ conn.hailuo_default.host }}",
         params={"mood": "calm"},
         resolution="{{ params.resolution }}",
         duration="{{ params.duration }}",
         hailuo_conn_id="hailuo_{{ 'default' }}",
-        idempotency_key="mine of {{ dag_run.dag_id }}",
+        idempotency_key="mine/{{ dag_run.dag_id }}",
     ),
     "filter": video("{{ ds | shout }}"),
+    "run_type": video("{{ dag_run.run_type }}"),
     "upstream": upstream,
     "pulled": pulled,
     "mapped": mapped,
@@ -120,8 +130,8 @@ SITUATIONS: dict[str, Callable[[str, int], Any]] = {
     "late_outlet": late_outlet,
     "callbacks": video(**CALLBACKS),
     "on_execute": video(on_execute_callback=note("execute")),
-    "no_xcom": video(do_xcom_push=False),
-    "failed": video("[[fail: content policy]]", **FAILURE_CALLBACKS),
+    "no_xcom": looked_at(video(do_xcom_push=False)),
+    "failed": looked_at(video("[[fail: content policy]]", **FAILURE_CALLBACKS)),
     "failed_twice": video("[[fail: no capacity]]", retries=1, **FAILURE_CALLBACKS),
     "failed_and_told": video("[[fail: no capacity]]", retries=1, **CALLBACKS),
     "undefined": video("{{ params.nope }}", **FAILURE_CALLBACKS),
@@ -134,15 +144,20 @@ SITUATIONS: dict[str, Callable[[str, int], Any]] = {
     "execution_timeout": video("[[stall]]", execution_timeout=timedelta(seconds=10), poll_interval=3),
     "timeout_retried": video("[[slow: 16]]", timeout=12, retries=1, **FAILURE_CALLBACKS),
     "cleared": video(),
-    "cleared_while_it_renders": video("[[slow: 8]]"),
-    "killed": video("[[slow: 20]]"),
+    "cleared_and_failed": video("{{ var.value.end }}"),
+    "cleared_while_it_renders": video("[[slow: 30]]"),
+    "killed": video("[[slow: 30]]"),
     "sibling": sibling,
 }
 
+# A worker needs one of them only.
+wanted = get_parsing_context().dag_id
+
 for situation, make in SITUATIONS.items():
     for visits in 0, 1, 2:
-        with DAG(f"{situation}_{visits}", **SETTINGS):
-            make(f"{situation}_{visits}", visits)
+        if wanted in (None, f"{situation}_{visits}"):
+            with DAG(f"{situation}_{visits}", **SETTINGS):
+                make(f"{situation}_{visits}", visits)
 
 # Whatever keeps a task from `worker_visits=0`, by the id of the task. They fail right after they have said it.
 UNVISITED: dict[str, Any] = {"worker_visits": 0, "hailuo_conn_id": "no_such_conn"}
@@ -152,26 +167,30 @@ def nothing(*_: Any) -> None:
     """Do nothing."""
 
 
+BLOCKERS: dict[str, dict[str, Any]] = {
+    "deferrable": {"deferrable": False},
+    "outlets": {"outlets": [RECORDS]},
+    "inlets": {"inlets": [RECORDS]},
+    "on_success_callback": {"on_success_callback": nothing},
+    "on_execute_callback": {"on_execute_callback": nothing},
+    "pre_execute": {"pre_execute": nothing},
+    "post_execute": {"post_execute": nothing},
+    "do_xcom_push": {"do_xcom_push": False},
+    "pool": {"pool": "pool_0"},
+    "pool_slots": {"pool_slots": 2},
+    "max_active_tis_per_dag": {"max_active_tis_per_dag": 20},
+    "max_active_tis_per_dagrun": {"max_active_tis_per_dagrun": 20},
+    "ti": {"prompt": "{{ ti.task_id }}"},
+    "macros": {"resolution": "{{ macros.uuid and '768p' }}"},
+    "filter": {"prompt": "{{ logical_date | ds }}"},
+    "random": {"prompt": "{{ ['red', 'blue'] | random }}"},
+}
+
+
 with DAG("blocked", **SETTINGS):
-    for task_id, arguments in {
-        "deferrable": {"deferrable": False},
-        "outlets": {"outlets": [RECORDS]},
-        "inlets": {"inlets": [RECORDS]},
-        "on_success_callback": {"on_success_callback": nothing},
-        "on_execute_callback": {"on_execute_callback": nothing},
-        "pre_execute": {"pre_execute": nothing},
-        "post_execute": {"post_execute": nothing},
-        "do_xcom_push": {"do_xcom_push": False},
-        "pool": {"pool": "pool_0"},
-        "pool_slots": {"pool_slots": 2},
-        "max_active_tis_per_dag": {"max_active_tis_per_dag": 20},
-        "max_active_tis_per_dagrun": {"max_active_tis_per_dagrun": 20},
-        "ti": {"prompt": "{{ ti.task_id }}"},
-        "macros": {"resolution": "{{ macros.uuid and '768p' }}"},
-        "random": {"prompt": "{{ ['red', 'blue'] | random }}"},
-        "upstream": {"prompt": write("a sunset")},
-    }.items():
+    for task_id, arguments in BLOCKERS.items():
         HailuoGenerateOperator(task_id=task_id, **{"prompt": "a sunrise", **UNVISITED, **arguments})
+    HailuoGenerateOperator(task_id="upstream", **{**UNVISITED, "prompt": write("a sunset")})
     HailuoGenerateOperator.partial(task_id="mapped", **UNVISITED).expand(prompt=["a sunrise"])
 
     @task_group
@@ -181,13 +200,10 @@ with DAG("blocked", **SETTINGS):
 
     group.expand(prompt=["a sunrise"])
 
-for name, settings in {
-    "blocked_by_a_limit": {"max_active_tasks": 3},
-    "blocked_by_native_objects": {"render_template_as_native_obj": True},
-}.items():
-    with DAG(name, **{**SETTINGS, **settings}):
+BLOCKED_BY: dict[str, dict[str, Any]] = {
+    "max_active_tasks": {"max_active_tasks": 3},
+    "native_objects": {"render_template_as_native_obj": True},
+}
+for name, settings in BLOCKED_BY.items():
+    with DAG(f"blocked_by_{name}", **{**SETTINGS, **settings}):
         HailuoGenerateOperator(task_id="video", prompt="a sunrise", **UNVISITED)
-
-with DAG("blocked_by_its_making", **SETTINGS) as dag:
-    pass
-dag.add_task(HailuoGenerateOperator(task_id="video", prompt="a sunrise", **UNVISITED))

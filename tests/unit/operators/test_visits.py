@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pendulum
 import pytest
@@ -82,6 +83,9 @@ def test_templates_that_the_triggerer_renders_as_a_worker_does(dag: DAG, templat
         ("{{ my_macro(ds) }}", "{{ my_macro }} in prompt"),
         ("{% for x in ti.xcom_pull('x') %}{{ x }}{% endfor %}", "{{ ti }} in prompt"),
         ("{{ ds", "a broken template in prompt"),
+        ("{{ logical_date | ds }}", "a filter that is not Jinja's own in prompt"),
+        ("{{ dag_run.run_type }}", "{{ dag_run }} beyond its conf and dates in prompt"),
+        ("{{ dag_run }}", "{{ dag_run }} beyond its conf and dates in prompt"),
     ],
 )
 def test_templates_that_it_would_render_otherwise_or_not_each_time_the_same(dag: DAG, template: str, blocker: str):
@@ -95,8 +99,6 @@ def test_templates_that_it_would_render_otherwise_or_not_each_time_the_same(dag:
         ({"pool_slots": 2}, "a pool"),
         ({"max_active_tis_per_dag": 3}, "max_active_tis_per_dag"),
         ({"max_active_tis_per_dagrun": 3}, "max_active_tis_per_dagrun"),
-        ({"on_execute_callback": callback}, "on_execute_callback"),
-        ({"pre_execute": callback}, "pre_execute"),
     ],
 )
 def test_what_keeps_the_start_on_a_worker(dag: DAG, arguments: dict, blocker: str):
@@ -110,6 +112,8 @@ def test_what_keeps_the_start_on_a_worker(dag: DAG, arguments: dict, blocker: st
         ({"outlets": [Asset("videos")]}, "outlets"),
         ({"inlets": [Asset("videos")]}, "inlets"),
         ({"on_success_callback": callback}, "on_success_callback"),
+        ({"on_execute_callback": callback}, "on_execute_callback"),
+        ({"pre_execute": callback}, "pre_execute"),
         ({"post_execute": callback}, "post_execute"),
         ({"do_xcom_push": False}, "do_xcom_push=False"),
         ({"deferrable": False}, "deferrable=False"),
@@ -153,6 +157,15 @@ def test_what_a_task_is_given_later_counts(dag: DAG):
         setattr(task, name, value)
         assert taken(task)[1] == blocker
         assert (task.start_from_trigger, task.start_trigger_args) == (False, None)
+
+
+def test_rendered_values_do_not_hide_what_stood_in_the_way(dag: DAG):
+    task = operator(prompt="{{ macros.ds_add(ds, 1) }}", hailuo_conn_id="no_such_conn")
+
+    task.render_template_fields({"macros": SimpleNamespace(ds_add=lambda ds, _: ds), "ds": "2026-01-01"})
+
+    assert task.prompt == "2026-01-01"
+    assert task._before_rendering == (1, "{{ macros }} in prompt")
 
 
 def test_a_task_may_be_given_to_its_dag_later():
