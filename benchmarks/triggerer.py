@@ -130,13 +130,15 @@ class Plan:
 FULL = Plan(
     [
         Case("idle", 0),
-        *(Case(contender, waiting) for waiting in (100, 1000, 5000) for contender in CONTENDERS),
+        *(Case(contender, 100) for contender in ("idle", "ours")),
+        *(Case(contender, 1000) for contender in CONTENDERS),
+        *(Case(contender, 5000) for contender in ("idle", "ours")),
         Case("ours", 1000, older=9000, newer=1000),
     ],
     settle=6,
-    window=60,
+    window=30,
 )
-QUICK = Plan([Case("idle", 300), Case("ours", 300)], settle=3, window=10)
+QUICK = Plan([Case("idle", 300), Case("ours", 300)], settle=2, window=6)
 
 
 @dataclass(frozen=True)
@@ -336,6 +338,7 @@ def _compared(row: Json, rows: Sequence[Json]) -> Json:
 
 
 NOTES = [
+    "One poller per trigger is run with 1000 only: with 5000 it cannot keep up, as the part about requests shows.",
     (
         "One `airflow triggerer` on SQLite, logging level INFO (Airflow's default), capacity 10000; no other part of "
         "Airflow runs. Task instances and triggers are made with Airflow's own models, and picked up as any others."
