@@ -4,7 +4,7 @@ PYTHON ?= python3
 LOCK := constraints/airflow-3.3.txt
 READY := .venv/.ready
 BIN := .venv/bin
-SOURCES := airflow_provider_hailuo dev noxfile.py
+SOURCES := airflow_provider_hailuo benchmarks dev noxfile.py
 
 # Airflow starts many processes: without .pyc files each of them takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
