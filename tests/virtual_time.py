@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 EPOCH = 1_000_000.0
+TURN_SECONDS = 1e-7
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -35,6 +36,9 @@ class _Selector(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> Any:
+        # As in truth, each turn takes time: a timer may fire a hair too soon, and who then waits for the rest would
+        # wait for ever.
+        self._loop.pass_time(TURN_SECONDS)
         if events := super().select(0):
             return events
         if timeout is None or timeout > 0:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from airflow_provider_hailuo.apiframe import calls
+from airflow_provider_hailuo.apiframe.backoff import backoff
 from airflow_provider_hailuo.apiframe.calls import Call
 from airflow_provider_hailuo.apiframe.client import AsyncClient
 from airflow_provider_hailuo.apiframe.errors import (
@@ -81,7 +82,7 @@ class JobWatcher:
         self._sooner = asyncio.Event()
         self._seen: set[str] = set()
         self._first_page: str | None = None
-        self._failing = False
+        self._quiet_until = 0.0
 
     async def send(self, call: Call[T], *, retries: int | None = None) -> T:
         """Send `call` through the shared client and return its value; as `AsyncClient.send`.
@@ -141,9 +142,8 @@ class JobWatcher:
             # In a context of its own, not in that of the task which happens to be the first.
             self._watching = Context().run(asyncio.ensure_future, self._watch())
             self._watching.add_done_callback(self._watch_ended)
-        due = asyncio.get_running_loop().time() + waiter.seconds
-        # While the API is in trouble, nobody new makes it look sooner.
-        if due < self._due and not self._failing:
+        due = max(asyncio.get_running_loop().time() + waiter.seconds, self._quiet_until)
+        if due < self._due:
             self._due = due
             self._sooner.set()
 
@@ -242,16 +242,14 @@ class JobWatcher:
 
     async def _ask(self, call: Call[T]) -> T:
         try:
-            value = await self.send(call, retries=0)
-        except ApiframeError:
-            self._failing = True
-            raise
+            return await self.send(call, retries=0)
         except Exception as error:
+            # While the API is in trouble, nobody new makes it look at once.
+            self._quiet_until = asyncio.get_running_loop().time() + backoff(1, error)
+            if isinstance(error, ApiframeError):
+                raise
             # Airflow could not look up the connection just now, for example. The jobs are paid for: look on.
-            self._failing = True
             raise NetworkError(f"{type(error).__name__}: {excerpt(str(error))}") from error
-        self._failing = False
-        return value
 
     async def _decide_each(self, seen: Mapping[str, Job | ApiframeError]) -> None:
         for n, (job_id, what) in enumerate(seen.items(), 1):

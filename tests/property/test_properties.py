@@ -212,14 +212,14 @@ waiters = st.lists(
         }
     ),
     min_size=1,
-    max_size=60,
+    max_size=30,
 )
 outages = st.lists(
     st.tuples(moments, st.floats(0.1, 60), st.sampled_from([429, 500, 503, 200]), st.booleans()), max_size=4
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(waiters=waiters, outages=outages, unlisted=st.sets(st.integers(1, 300)), ends=st.lists(st.floats(0, 200)))
 def test_whoever_comes_and_goes_and_whatever_breaks_each_wait_ends_and_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch, waiters: list[dict], outages: list, unlisted: set[int], ends: list[float]
@@ -248,8 +248,9 @@ def test_whoever_comes_and_goes_and_whatever_breaks_each_wait_ends_and_nothing_i
             assert isinstance(end.error, errors.JobTimeoutError)
             assert end.error.job_id == job_id(n)
             assert waited >= deadline
-        # At the latest at the first look after the deadline, and a look may have to wait for an interval.
-        assert waited <= deadline + interval + 1
+        # At the latest at the first look after the deadline, which may have to wait for an interval; and the pause
+        # before it, of up to 30 s in an outage, may be 5 % longer than was asked for.
+        assert waited <= deadline + interval + 2.5
 
     def breaks(request: httpx.Request) -> httpx.Response | None:
         second = asyncio.get_running_loop().time()
