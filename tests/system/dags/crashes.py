@@ -50,9 +50,10 @@ class DyingOperator(HailuoGenerateOperator):
         self._die("between answer and deferral", context)
         return submitted
 
-    def _finish(self, context: Any, job: Any) -> str:
+    def execute_complete(self, context: Any, event: Any) -> str:
+        url = super().execute_complete(context, event)
         self._die("in execute_complete", context)
-        return super()._finish(context, job)
+        return url
 
 
 @task
