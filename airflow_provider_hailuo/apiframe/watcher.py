@@ -278,7 +278,9 @@ async def shared_watcher(name: str, open_client: Callable[[], Awaitable[AsyncCli
     `open_client` opens its client when there is none yet. The last user's leaving closes everything.
     """
     watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
-    watcher = watchers.setdefault(name, JobWatcher(open_client))
+    watcher = watchers.get(name)
+    if watcher is None:
+        watchers[name] = watcher = JobWatcher(open_client)
     watcher.users += 1
     try:
         yield watcher
