@@ -1,0 +1,78 @@
+"""What this provider needs of Airflow, from where each release keeps it: 2.11 to 3.3, without a deprecation warning.
+
+Airflow's own module for this, `airflow.providers.common.compat.sdk`, is not in what Airflow 2.11.0 and 3.0 publish as
+their constraints.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow import __version__ as _version
+from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskSuccessEvent, TriggerEvent
+from asgiref.sync import sync_to_async
+
+AIRFLOW: tuple[int, ...] = tuple(int(number) for number in _version.split(".")[:2])
+"""The minor release of Airflow, such as `(3, 3)`."""
+
+if TYPE_CHECKING or AIRFLOW >= (3, 0):
+    from airflow.sdk import BaseOperator, BaseOperatorLink, Connection, Context
+    from airflow.sdk.execution_time.xcom import XCom
+else:
+    from airflow.models.baseoperator import BaseOperator
+    from airflow.models.baseoperatorlink import BaseOperatorLink
+    from airflow.models.connection import Connection
+    from airflow.models.xcom import XCom
+    from airflow.utils.context import Context
+
+if TYPE_CHECKING or AIRFLOW >= (3, 1):
+    from airflow.sdk import BaseHook
+else:
+    from airflow.hooks.base import BaseHook
+
+if TYPE_CHECKING or AIRFLOW >= (3, 2):
+    from airflow.sdk.configuration import conf
+    from airflow.sdk.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        TaskDeferred,
+    )
+else:
+    from airflow.configuration import conf
+    from airflow.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException, TaskDeferred
+
+__all__ = [
+    "AIRFLOW",
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowNotFoundException",
+    "BaseHook",
+    "BaseOperator",
+    "BaseOperatorLink",
+    "BaseTrigger",
+    "Connection",
+    "Context",
+    "StartTriggerArgs",
+    "TaskDeferred",
+    "TaskSuccessEvent",
+    "TriggerEvent",
+    "XCom",
+    "conf",
+    "get_async_connection",
+]
+
+
+async def get_async_connection(conn_id: str) -> Connection:
+    """Look up a connection where an event loop runs, as in the triggerer.
+
+    :param conn_id: Its id.
+    :return: The connection.
+    :raises AirflowNotFoundException: There is none of this id.
+    """
+    # Before 3.3.2, which brought `aextra_dejson`, Airflow's own asynchronous look-up masks secrets with a blocking
+    # call, and fails while another look-up is under way.
+    if hasattr(Connection, "aextra_dejson"):
+        return await BaseHook.aget_connection(conn_id)
+    # Not asyncio.to_thread: from its threads Airflow finds no way back to the loop that talks to its supervisor.
+    return await sync_to_async(BaseHook.get_connection)(conn_id)
