@@ -44,6 +44,10 @@ def get_provider_info() -> dict[str, Any]:
                         "label": "Retries of a request",
                         "schema": {"type": ["integer", "null"], "default": 4},
                     },
+                    "namespace": {
+                        "label": "Namespace (one of its own for each deployment that shares the account)",
+                        "schema": {"type": ["string", "null"], "maxLength": 60},
+                    },
                 },
             }
         ],

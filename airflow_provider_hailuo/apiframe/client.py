@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -41,18 +41,20 @@ BODY_BYTES = 16 * 1024 * 1024
 class Settings:
     """How to reach the API.
 
-    - `api_key`: the key, `afk_...`. It is left out of every representation.
-    - `base_url`: where the API is (default `https://api.apiframe.ai`). Plain http is for loopback only.
-    - `timeout`: seconds that a server may stay silent, and a whole answer may take (default 30).
-    - `retries`: how often a call is sent again after a passing failure (default 4).
-
-    Raises `InvalidInputError`, which says what to type, and never tells the key.
+    :param api_key: the key, `afk_...`. It is left out of every representation.
+    :param base_url: where the API is (default `https://api.apiframe.ai`). Plain http is for loopback only.
+    :param timeout: seconds that a server may stay silent, and a whole answer may take (default 30).
+    :param retries: how often a call is sent again after a passing failure (default 4).
+    :param namespace: goes into the idempotency keys that are derived for this account (at most 60 printable ASCII
+        characters, default none), so that two deployments that hold the same DAG do not get each other's jobs.
+    :raises InvalidInputError: one of them will not do. It says what to type, and never tells the key.
     """
 
     api_key: str = field(repr=False)
     base_url: str = BASE_URL
     timeout: float = 30.0
     retries: int = 4
+    namespace: str = ""
 
     def __post_init__(self) -> None:
         if not (self.api_key and self.api_key.isascii() and self.api_key.isprintable() and " " not in self.api_key):
@@ -62,6 +64,8 @@ class Settings:
             raise InvalidInputError.of(("timeout", self.timeout, "must be seconds above 0, at most 3600"))
         if not 0 <= self.retries <= 20:
             raise InvalidInputError.of(("retries", self.retries, "must be a number from 0 to 20"))
+        if not (len(self.namespace) <= 60 and self.namespace.isascii() and self.namespace.isprintable()):
+            raise InvalidInputError.of(("namespace", self.namespace, "must be at most 60 printable ASCII characters"))
 
 
 def _check_base_url(base_url: str) -> None:
@@ -184,8 +188,10 @@ def _retry_policy(call: Call[Any], retries: int) -> dict[str, Any]:
 class Client:
     """A synchronous client. One object serves one thread; close it, or use it as a context manager.
 
-    Parameters: `settings` says how to reach the API; `transport` replaces httpx's own (default: none);
-    `sleep` waits that many seconds between tries (default `time.sleep`).
+    :param settings: how to reach the API; an attribute as well.
+    :param transport: replaces httpx's own (default: none), and with it the proxies of the environment.
+    :param sleep: waits that many seconds between tries (default `time.sleep`).
+    :raises InvalidInputError: an environment variable about proxies or certificates will not do.
     """
 
     def __init__(
@@ -195,7 +201,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._settings = settings
+        self.settings: Final = settings
         self._sleep = sleep
         self._http = httpx.Client(**_http_options(settings), transport=transport)
 
@@ -215,12 +221,12 @@ class Client:
         `retries` overrides the settings' number. 429 is always tried again; 5xx, network errors and unreadable
         answers for a GET, and for a POST that carries an idempotency key. Raises the last `ApiframeError`.
         """
-        policy = _retry_policy(call, self._settings.retries if retries is None else retries)
+        policy = _retry_policy(call, self.settings.retries if retries is None else retries)
         value: T = tenacity.Retrying(**policy, sleep=self._sleep)(self._send_once, call)
         return value
 
     def _send_once(self, call: Call[T]) -> T:
-        body = _Body(call, self._settings.timeout)
+        body = _Body(call, self.settings.timeout)
         try:
             with self._http.stream(**_request_options(call)) as response:
                 for chunk in response.iter_bytes():
@@ -233,7 +239,10 @@ class Client:
 class AsyncClient:
     """An asynchronous client for one event loop. Close it, or use it as an async context manager.
 
-    Parameters as for `Client`; `sleep` is awaited (default `asyncio.sleep`).
+    :param settings: as for `Client`.
+    :param transport: as for `Client`.
+    :param sleep: as for `Client`, but awaited (default `asyncio.sleep`).
+    :raises InvalidInputError: as `Client`.
     """
 
     def __init__(
@@ -243,7 +252,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._settings = settings
+        self.settings: Final = settings
         self._sleep = sleep
         self._http = httpx.AsyncClient(**_http_options(settings), transport=transport)
 
@@ -259,11 +268,11 @@ class AsyncClient:
 
     async def send(self, call: Call[T], *, retries: int | None = None) -> T:
         """Send `call` and return its value; as `Client.send`."""
-        policy = _retry_policy(call, self._settings.retries if retries is None else retries)
+        policy = _retry_policy(call, self.settings.retries if retries is None else retries)
         return await tenacity.AsyncRetrying(**policy, sleep=self._sleep)(self._send_once, call)
 
     async def _send_once(self, call: Call[T]) -> T:
-        body = _Body(call, self._settings.timeout)
+        body = _Body(call, self.settings.timeout)
         try:
             async with self._http.stream(**_request_options(call)) as response:
                 async for chunk in response.aiter_bytes():

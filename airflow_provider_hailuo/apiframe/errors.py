@@ -21,15 +21,17 @@ def excerpt(text: str | bytes, limit: int = EXCERPT_CHARACTERS) -> str:
 
 
 class ApiframeError(Exception):
-    """Base of all errors of this package.
+    """Base of all errors of this package. Each parameter is an attribute as well.
 
-    Parameters and attributes:
-
-    - `message`: what happened, in one line.
-    - `status`: the HTTP status of the answer; None when there was none.
-    - `request_id`: the API's `x-request-id` (worth telling its support); None when there was none.
-    - `job_id`: the job that this is about; None when none is known.
-    - `retry_after`: seconds that the API asks to wait before the next try; None when it does not say.
+    :param message: what happened, in one line.
+    :param status: the HTTP status of the answer; None when there was none.
+    :param request_id: the API's `x-request-id` (worth telling its support); None when there was none.
+    :param job_id: the job that this is about; None when none is known.
+    :param retry_after: seconds that the API asks to wait before the next try; None when it does not say.
+    :param from_api: whether the answer was the API's own (JSON with a text under `error`); what a proxy, a firewall
+        or a redirect answers says nothing about the job.
+    :param in_doubt: whether the call may have been carried out although it failed: a submission in doubt may have
+        been paid, one that is not in doubt was not.
     """
 
     transient: ClassVar[bool] = False
@@ -43,6 +45,8 @@ class ApiframeError(Exception):
         request_id: str | None = None,
         job_id: str | None = None,
         retry_after: float | None = None,
+        from_api: bool = False,
+        in_doubt: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -50,6 +54,8 @@ class ApiframeError(Exception):
         self.request_id = request_id
         self.job_id = job_id
         self.retry_after = retry_after
+        self.from_api = from_api
+        self.in_doubt = in_doubt
 
     def __str__(self) -> str:
         return self._with_facts({"HTTP": self.status, "request": self.request_id, "job": self.job_id})
@@ -70,6 +76,10 @@ class InvalidInputError(ApiframeError, ValueError):
     def of(cls, *problems: tuple[str, object, str]) -> InvalidInputError:
         """Return one error for all `problems`, each a field, its value and what is wrong with it."""
         return cls("; ".join(f"{field}: {excerpt(repr(value), 80)}: {problem}" for field, value, problem in problems))
+
+
+class CredentialsUnavailableError(ApiframeError):
+    """The credentials could not be looked up just now, or there are none. Whoever waits for a job asks again."""
 
 
 class BadRequestError(ApiframeError):

@@ -22,7 +22,7 @@ def settings_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     async def get_async():
         async with await HailuoHook("hailuo_test").get_async_conn() as client:
             assert isinstance(client, AsyncClient)
-            return client._settings
+            return client.settings
 
     def get(**connection: object):
         monkeypatch.setenv("AIRFLOW_CONN_HAILUO_TEST", json.dumps({"conn_type": "hailuo", **connection}))
@@ -30,7 +30,7 @@ def settings_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
             return asyncio.run(get_async())
         with HailuoHook("hailuo_test").get_conn() as client:
             assert isinstance(client, Client)
-            return client._settings
+            return client.settings
 
     return get
 
