@@ -9,12 +9,22 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote
 
 import pydantic
 import pydantic_core
 
 from airflow_provider_hailuo.apiframe import errors
-from airflow_provider_hailuo.apiframe.models import Account, Job, JobPage, Submission, Upload, VideoRequest
+from airflow_provider_hailuo.apiframe.models import (
+    Account,
+    Job,
+    JobPage,
+    Submission,
+    Upload,
+    VideoRequest,
+    check_job_id,
+    is_nothing,
+)
 
 T = TypeVar("T")
 M = TypeVar("M", bound=pydantic.BaseModel)
@@ -55,16 +65,24 @@ class Call(Generic[T]):
         return self.method == "GET" or self.idempotency_key is not None
 
     @property
+    def creates(self) -> bool:
+        """Whether it makes something: a failure on the way may then mean that it was made all the same."""
+        return self.method == "POST"
+
+    @property
     def headers(self) -> dict[str, str]:
         """The headers of this call alone; the key and the like are the client's."""
         return {} if self.idempotency_key is None else {"Idempotency-Key": self.idempotency_key}
 
     def parse(self, status: int, headers: Mapping[str, str], body: bytes) -> T:
-        """Return the value of an answer.
+        """Read an answer.
 
-        `status` is the HTTP status, `headers` maps lower-case names (or ignores case), `body` holds the decoded
-        bytes. Raises the `ApiframeError` that fits the status, `UnreadableAnswerError` for a body of another
-        shape than the reference tells.
+        :param status: the HTTP status.
+        :param headers: lower-case names (or a mapping that ignores case) to values.
+        :param body: the decoded bytes.
+        :return: the value.
+        :raises UnreadableAnswerError: the body has another shape than the reference tells.
+        :raises ApiframeError: the one that fits a status other than 2xx.
         """
         request_id = headers.get("x-request-id")
         facts: dict[str, Any] = {
@@ -73,7 +91,7 @@ class Call(Generic[T]):
             "job_id": self.job_id,
         }
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            raise _status_error(status, headers, body, facts)
+            raise _status_error(self, status, headers, body, facts)
         try:
             return self.read(pydantic_core.from_json(body))
         except pydantic.ValidationError as error:
@@ -84,43 +102,64 @@ class Call(Generic[T]):
         raise errors.UnreadableAnswerError(
             f"The answer to {self.method} {self.path} cannot be read: {errors.excerpt(reason)}; "
             f"it begins with {errors.excerpt(body, 120)!r}",
+            in_doubt=self.creates,
             **facts,
         )
 
 
-def generate_video(request: VideoRequest, idempotency_key: str | None = None) -> Call[Submission]:
-    """`POST /v2/videos/generate`: submit `request`.
+def check_idempotency_key(value: object) -> str | None:
+    """Check an idempotency key as a user gives it.
 
-    With the same `idempotency_key` (1 to 255 printable ASCII characters) within 24 hours the API answers with
-    the original job and creates none (Apiframe reference, "Idempotency"). Raises `InvalidInputError` for a key
-    of another form.
+    :param value: the key; None, "", blanks and "None" (what templates make of None) are none.
+    :return: the key, or None for none.
+    :raises InvalidInputError: it is no text, or not one that fits into a header.
     """
-    if idempotency_key is not None and not re.fullmatch(
-        rf"[!-~]([ -~]{{0,{IDEMPOTENCY_KEY_CHARACTERS - 2}}}[!-~])?", idempotency_key
-    ):
-        problem = f"must be 1 to {IDEMPOTENCY_KEY_CHARACTERS} printable ASCII characters, with no blank at either end"
-        raise errors.InvalidInputError.of(("idempotency_key", idempotency_key, problem))
+    if is_nothing(value):
+        return None
+    longest = IDEMPOTENCY_KEY_CHARACTERS
+    if isinstance(value, str) and re.fullmatch(rf"[!-~]([ -~]{{0,{longest - 2}}}[!-~])?", value):
+        return value
+    problem = f"must be text of 1 to {longest} printable ASCII characters, with no blank at either end"
+    raise errors.InvalidInputError.of(("idempotency_key", value, problem))
+
+
+def generate_video(request: VideoRequest | Mapping[str, Any], idempotency_key: str | None = None) -> Call[Submission]:
+    """`POST /v2/videos/generate`: submit a request.
+
+    With the same key within 24 hours the API answers with the original job and creates none (Apiframe reference,
+    "Idempotency").
+
+    :param request: what to generate; a mapping is a ready body, which is sent as it is.
+    :param idempotency_key: as for `check_idempotency_key`; None (default) for none.
+    :raises InvalidInputError: the key has another form.
+    """
     return Call(
         "POST",
         "/v2/videos/generate",
         Submission.model_validate,
-        json=request.to_wire(),
-        idempotency_key=idempotency_key,
+        json=request.to_wire() if isinstance(request, VideoRequest) else request,
+        idempotency_key=check_idempotency_key(idempotency_key),
     )
 
 
 def get_job(job_id: str) -> Call[Job]:
-    """`GET /v2/jobs/{id}`: the job as it is now. Raises `InvalidInputError` when `job_id` is no UUID."""
-    if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", job_id):
-        raise errors.InvalidInputError.of(("job_id", job_id, "must be a UUID, as the submission returned it"))
+    """`GET /v2/jobs/{id}`: the job as it is now.
+
+    :param job_id: the id as the submission returned it, of whatever form.
+    :raises InvalidInputError: it cannot be an id.
+    """
+    try:
+        check_job_id(job_id)
+    except ValueError as error:
+        raise errors.InvalidInputError.of(("job_id", job_id, f"{error}, as the submission returned it")) from None
 
     def read(answer: Any) -> Job:
         job = Job.model_validate(answer)
         if job.id != job_id:
-            raise ValueError(f"it is about job {job.id}, asked was {job_id}")
+            raise ValueError(f"it is about job {errors.excerpt(job.id)}, asked was {job_id}")
         return job
 
-    return Call("GET", f"/v2/jobs/{job_id}", read, job_id=job_id)
+    return Call("GET", f"/v2/jobs/{quote(job_id, safe='')}", read, job_id=job_id)
 
 
 def list_jobs(*, limit: int = 100, cursor: str | None = None) -> Call[JobPage]:
@@ -146,7 +185,7 @@ def upload(name: str, content: bytes) -> Call[Upload]:
 
 
 def _status_error(
-    status: int, headers: Mapping[str, str], body: bytes, facts: Mapping[str, Any]
+    call: Call[Any], status: int, headers: Mapping[str, str], body: bytes, facts: Mapping[str, Any]
 ) -> errors.ApiframeError:
     try:
         answer = pydantic_core.from_json(body)
@@ -155,7 +194,14 @@ def _status_error(
     answer = answer if isinstance(answer, dict) else {}
     said = answer.get("error")
     text = errors.excerpt(said if isinstance(said, str) and said else body or b"(no body)")
-    facts = {**facts, "retry_after": retry_after_seconds(headers, datetime.now(timezone.utc))}
+    from_api = isinstance(said, str)
+    facts = {
+        **facts,
+        "retry_after": retry_after_seconds(headers, datetime.now(timezone.utc)),
+        "from_api": from_api,
+        # What the API refuses with one of its own statuses, it has not done.
+        "in_doubt": call.creates and not (from_api and status in _ERRORS),
+    }
     if status == HTTPStatus.BAD_REQUEST:
         details = _details(answer.get("details"))
         fields = "; ".join(f"{name}: {', '.join(complaints)}" for name, complaints in details.items())
@@ -167,6 +213,8 @@ def _status_error(
         return errors.InsufficientCreditsError(text, required=required, available=available, **facts)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return errors.ServerError(f"Apiframe is out of order: {text}", **facts)
+    if status == HTTPStatus.NOT_FOUND and call.job_id is None:
+        text += f": there is no {call.path} at this base URL, check the base URL"
     if status in _ERRORS:
         return _ERRORS[status](f"Apiframe answers: {text}", **facts)
     location = headers.get("location")

@@ -75,7 +75,8 @@ class InvalidInputError(ApiframeError, ValueError):
     @classmethod
     def of(cls, *problems: tuple[str, object, str]) -> InvalidInputError:
         """Return one error for all `problems`, each a field, its value and what is wrong with it."""
-        return cls("; ".join(f"{field}: {excerpt(repr(value), 80)}: {problem}" for field, value, problem in problems))
+        told = "; ".join(f"{field}: {excerpt(repr(value), 80)}: {problem}" for field, value, problem in problems)
+        return cls(excerpt(told, 2000))
 
 
 class CredentialsUnavailableError(ApiframeError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import datetime
 from enum import Enum
+from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pendulum
 from pydantic import (
@@ -26,6 +28,14 @@ from pydantic.alias_generators import to_camel
 from airflow_provider_hailuo.apiframe.errors import InvalidInputError
 
 HAILUO_02: Final = "hailuo-02"
+PROMPT_UNITS: Final = 2000
+JOB_ID_CHARACTERS: Final = 255
+WEBHOOK_EVENTS: Final = ("progress", "completed", "failed")
+
+_NOT_IN_URLS: Final = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]|%(?![0-9A-Fa-f]{2})")
+_NO_DATABASE_TAKES: Final = re.compile("[\0\ud800-\udfff]")
+_BLANK_LETTERS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Fillers, which Unicode counts among the letters and symbols."""
 
 
 class JobStatus(str, Enum):
@@ -51,15 +61,72 @@ def is_http_url(value: str) -> bool:
     return absolute and value.isprintable() and " " not in value
 
 
-def _http_url(value: str) -> str:
-    if not is_http_url(value):
-        raise ValueError("must be an absolute http:// or https:// URL (leave it out for none)")
+def is_nothing(value: object) -> bool:
+    """Tell whether `value` is None or what templates make of it: text that is empty, blank or "None"."""
+    return value is None or (isinstance(value, str) and value.strip() in {"", "None"})
+
+
+def check_job_id(value: str) -> str:
+    """Check that `value` can be the id of a job, of whatever form the API gives.
+
+    :return: `value`.
+    :raises ValueError: it is empty, too long, holds what cannot be printed, or would lead elsewhere in a path.
+    """
+    if value in {"", ".", ".."} or len(value) > JOB_ID_CHARACTERS or not value.isprintable():
+        raise ValueError(f"must be the id of a job: 1 to {JOB_ID_CHARACTERS} printable characters")
     return value
 
 
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must hold more than blanks")
+def _http_url(value: str) -> str:
+    odd = _NOT_IN_URLS.search(value)
+    if odd:
+        code, position = quote(odd[0]), odd.start()
+        raise ValueError(f"{odd[0]!r} at position {position} cannot stand in a URL: percent-encode it, as {code}")
+    if not is_http_url(value):
+        raise ValueError("must be an absolute http:// or https:// URL (leave it out for none)")
+    parts = urlsplit(value)
+    if "[" in parts.netloc:
+        _ = ip_address(parts.hostname or "")  # raises a ValueError that says so
+    if re.search(r"[\[\]]|#.*#", value.partition(parts.netloc)[2]):
+        raise ValueError("'[', ']' and a second '#' cannot stand in a URL: percent-encode them, as %5B, %5D and %23")
+    return value
+
+
+def _text_of_number(value: Any) -> Any:
+    """Return what a native template made of a prompt of digits as text again."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _prompt(value: Any) -> Any:
+    value = _text_of_number(value)
+    if value is None or (isinstance(value, str) and value.strip() == "None"):
+        raise ValueError("must be text; a template that renders to None has no value")
+    if not isinstance(value, str):
+        return value
+    odd = _NO_DATABASE_TAKES.search(value)
+    if odd:
+        raise ValueError(f"holds U+{ord(odd[0]):04X} at position {odd.start()}, which no database takes: remove it")
+    if not any(map(_is_visible, value)):
+        raise ValueError("must hold something that can be seen")
+    units = len(value.encode("utf-16-le")) // 2
+    if units > PROMPT_UNITS:
+        raise ValueError(f"has {units} characters, {PROMPT_UNITS} are allowed (an emoji counts as two)")
+    return value
+
+
+def _is_visible(character: str) -> bool:
+    # Separators, marks without a letter, control and format characters; unassigned ones may be of a newer Unicode.
+    hidden = unicodedata.category(character) in {"Zs", "Zl", "Zp", "Mn", "Me", "Cc", "Cf"}
+    return not hidden and character not in _BLANK_LETTERS
+
+
+def _in_order(events: list[str]) -> list[str]:
+    return [event for event in WEBHOOK_EVENTS if event in events]
+
+
+def _answered_url(value: str) -> str:
+    if not is_http_url(value):
+        raise ValueError("must be an absolute http:// or https:// URL")
     return value
 
 
@@ -69,27 +136,25 @@ _HttpUrl = Annotated[str, AfterValidator(_http_url)]
 class VideoRequest(BaseModel):
     """One video to generate, checked before anything is sent or paid.
 
-    Parameters (Apiframe reference, "Generate a video", Hailuo 02):
+    (Apiframe reference, "Generate a video", Hailuo 02.) What is None, empty, blank or "None" is left out, so that the
+    API's own default holds; the prompt is needed. Numbers and booleans may come as text, which is what a rendered
+    template is, and a prompt of digits as a number, which is what a native one is.
 
-    - `prompt`: what to show, 1 to 2000 characters.
-    - `model`: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`.
-    - `image`: URL of the first frame; none by default.
-    - `resolution`: `768p` (the API's default) or `1080p`.
-    - `duration`: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
-    - `end_image`: URL of the last frame, with `hailuo-02` only; none by default.
-    - `prompt_optimizer`: whether the model may rewrite the prompt (the API's default: yes).
-    - `webhook_url`: where the API announces events of the job; none by default.
-    - `webhook_events`: which of `progress`, `completed`, `failed` it announces there.
-
-    What is None is not sent, so that the API's own default holds. Numbers and booleans may come as text, which
-    is what a rendered template is.
-
-    Raises `InvalidInputError`, which names each wrong field, its value and what is allowed.
+    :param prompt: what to show, 1 to 2000 UTF-16 code units: characters, of which an emoji counts as two.
+    :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`.
+    :param image: URL of the first frame, percent-encoded (RFC 3986), as all URLs here; none by default.
+    :param resolution: `768p` (the API's default) or `1080p`.
+    :param duration: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
+    :param end_image: URL of the last frame, with `hailuo-02` only; none by default.
+    :param prompt_optimizer: whether the model may rewrite the prompt (the API's default: yes).
+    :param webhook_url: where the API announces events of the job; none by default.
+    :param webhook_events: which of `progress`, `completed`, `failed` it announces there: a list, tuple or set.
+    :raises InvalidInputError: it names each wrong field, its value and what is allowed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_not_blank)]
+    prompt: Annotated[str, BeforeValidator(_prompt)]
     model: Literal["hailuo-02", "hailuo-2.3", "hailuo-2.3-fast", "hailuo-03"] = HAILUO_02
     image: _HttpUrl | None = None
     resolution: Literal["768p", "1080p"] | None = None
@@ -97,11 +162,16 @@ class VideoRequest(BaseModel):
     end_image: _HttpUrl | None = None
     prompt_optimizer: bool | None = None
     webhook_url: _HttpUrl | None = None
-    webhook_events: Annotated[list[Literal["progress", "completed", "failed"]], Field(min_length=1)] | None = None
+    webhook_events: (
+        Annotated[list[Literal["progress", "completed", "failed"]], Field(min_length=1), AfterValidator(_in_order)]
+        | None
+    ) = None
 
     def __init__(self, **fields: Any) -> None:
+        optional = type(self).model_fields.keys() - {"prompt"}
+        given = {name: value for name, value in fields.items() if name not in optional or not is_nothing(value)}
         try:
-            super().__init__(**fields)
+            super().__init__(**given)
         except ValidationError as error:
             problems = [
                 (".".join(map(str, e["loc"])), e["input"], e["msg"].removeprefix("Value error, "))
@@ -162,13 +232,13 @@ def _moment(value: Any) -> Any:
 _Moment = Annotated[datetime, BeforeValidator(_moment)]
 
 
-def _safe_id(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value):
-        raise ValueError("must be the id of a job, a UUID")
-    return value
+def _known_status(value: Any) -> Any:
+    known = value.strip().upper() if isinstance(value, str) else None
+    return known if known in set(JobStatus) else value
 
 
-JobId = Annotated[str, AfterValidator(_safe_id)]
+_JobId = Annotated[str, BeforeValidator(_text_of_number), AfterValidator(check_job_id)]
+_Status = Annotated[str, BeforeValidator(_known_status)]
 
 
 class _Answer(BaseModel):
@@ -178,19 +248,20 @@ class _Answer(BaseModel):
 class Submission(_Answer):
     """The answer to a submission: the job's id and its status at that moment, any of the five."""
 
-    job_id: JobId
-    status: str
+    job_id: _JobId
+    status: _Status
 
 
 class Job(_Answer):
     """A job as the API tells it (Apiframe reference, "Get a job").
 
     `progress` is in percent, `credit_cost` in credits (0 once a failure was refunded), `expired` is true when
-    the file has been purged. `status` may be a string that nobody has documented yet.
+    the file has been purged. `status` is one of `JobStatus`, however it is written, or a string that nobody has
+    documented yet.
     """
 
-    id: JobId
-    status: str
+    id: _JobId
+    status: _Status
     model: _Informative[str]
     progress: _Informative[int | float]
     result: Any = None
@@ -208,14 +279,11 @@ class Job(_Answer):
 
     @property
     def video_url(self) -> str | None:
-        """The URL of the video, in any of the three shapes that the API's pages show; None without one."""
-        result = self.result
-        if isinstance(result, dict):
-            videos = result.get("videos")
-            result = result.get("videoUrl") or (videos[0] if isinstance(videos, list) and videos else None)
-        if isinstance(result, dict):
-            result = result.get("videoUrl") or result.get("url")
-        return result if isinstance(result, str) and is_http_url(result) else None
+        """The first URL of a video in `result`, in any shape that the API was seen to give; None without one.
+
+        It is not checked as the URLs of a request are: no video that was paid for is refused for an odd character.
+        """
+        return _find_url(self.result, levels=4)
 
     @property
     def seconds(self) -> float | None:
@@ -223,6 +291,21 @@ class Job(_Answer):
         if self.created_at is None or self.completed_at is None:
             return None
         return (self.completed_at - self.created_at).total_seconds()
+
+
+_URL_NAMES: Final = ("videoUrl", "video_url", "url", "output", "video", "videos")
+
+
+def _find_url(found: Any, levels: int) -> str | None:
+    """Return the first absolute http(s) URL in `found`, at most so many lists and objects deep; None without one."""
+    if isinstance(found, str):
+        url = "".join(c if c.isprintable() and c != " " else quote(c, errors="replace") for c in found.strip())
+        return url if is_http_url(url) else None
+    if isinstance(found, dict):
+        found = [found.get(name) for name in _URL_NAMES]
+    if not isinstance(found, list) or levels == 0:
+        return None
+    return next((url for url in (_find_url(inner, levels - 1) for inner in found) if url), None)
 
 
 def _without_none(jobs: list[Any]) -> list[Any]:
@@ -266,7 +349,7 @@ class Upload(_Answer):
     """An uploaded file: its `url` serves as `image` or `end_image` until `expires_at` (1 to 2 hours)."""
 
     id: str
-    url: _HttpUrl
+    url: Annotated[str, AfterValidator(_answered_url)]
     kind: _Informative[str]
     content_type: _Informative[str]
     byte_size: _Informative[int]

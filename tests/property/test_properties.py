@@ -6,11 +6,13 @@ import asyncio
 import itertools
 import json
 from datetime import datetime, timezone
+from urllib.parse import unquote
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from airflow_provider_hailuo.apiframe import calls, errors, watcher
 from airflow_provider_hailuo.apiframe.backoff import RETRY_AFTER_CAP_SECONDS, backoff
@@ -98,8 +100,11 @@ def test_any_answer_to_any_call_is_a_typed_value_or_an_error_of_ours(status: int
 
 
 @settings(max_examples=300)
-@given(answers=st.lists(st.tuples(statuses.filter(lambda s: s >= 200), headers, bodies), min_size=1, max_size=6))
-def test_the_client_ends_after_its_retries_whatever_comes(answers: list[tuple[int, dict, bytes]]):
+@given(
+    answers=st.lists(st.tuples(statuses.filter(lambda s: s >= 200), headers, bodies), min_size=1, max_size=6),
+    submits=st.booleans(),
+)
+def test_the_client_ends_after_its_retries_whatever_comes(answers: list[tuple[int, dict, bytes]], submits: bool):
     stream, waits = itertools.cycle(answers), []
 
     def answer(_: httpx.Request) -> httpx.Response:
@@ -109,11 +114,12 @@ def test_the_client_ends_after_its_retries_whatever_comes(answers: list[tuple[in
     transport = httpx.MockTransport(answer)
     with Client(Settings(api_key=KEY), transport=transport, sleep=waits.append) as client:
         try:
-            outcome: object = client.send(calls.get_job(JOB_ID))
+            outcome: object = client.send(calls.generate_video(REQUEST, "key") if submits else calls.get_job(JOB_ID))
         except errors.ApiframeError as error:
             outcome = error
-    judge(outcome, Job)
-    assert len(waits) <= 4
+    judge(outcome, Submission if submits else Job)
+    # A submission that the API is still working on is asked for again for a minute and at most one wait.
+    assert len(waits) <= (16 if submits else 4)
     assert all(0 < wait <= RETRY_AFTER_CAP_SECONDS + 30 for wait in waits)
 
 
@@ -165,6 +171,54 @@ def test_a_backoff_is_positive_and_bounded(failures: int, retry_after: float | N
 
     assert 0 < seconds <= RETRY_AFTER_CAP_SECONDS + 30
     assert retry_after is None or seconds > min(retry_after, RETRY_AFTER_CAP_SECONDS)
+
+
+@settings(max_examples=500)
+@given(job_id=st.text(max_size=300) | st.integers() | json_values)
+def test_each_job_id_that_an_answer_may_hold_can_be_asked_for(job_id: object):
+    try:
+        submission = Submission.model_validate({"jobId": job_id, "status": "QUEUED"})
+    except ValidationError:
+        return
+    call = calls.get_job(submission.job_id)
+    assert call.path.startswith("/v2/jobs/")
+    assert unquote(call.path.removeprefix("/v2/jobs/")) == submission.job_id
+    assert httpx.URL("https://a.b/").join(call.path).path == f"/v2/jobs/{submission.job_id}"
+    assert call.path.count("/") == 3
+
+
+values = json_values | st.sets(names) | st.text(max_size=2100) | st.sampled_from(["None", "https://a.b/ü", b"x"])
+
+
+@settings(max_examples=500)
+@given(
+    fields=st.dictionaries(st.sampled_from([*VideoRequest.model_fields]), values),
+    prompt=st.text(max_size=2100) | values,
+)
+def test_any_values_make_a_body_that_the_api_takes_or_an_error_of_ours(fields: dict, prompt: object):
+    try:
+        body = VideoRequest(**{"prompt": prompt, **fields}).to_wire()
+    except errors.InvalidInputError as error:
+        judge(error, dict)
+        return
+    assert None not in body.values()
+    assert "\0" not in body["prompt"]
+    assert 0 < len(body["prompt"].encode("utf-16-le")) <= 4000
+    for url in (body.get("webhookUrl"), *(body.get("hailuoParams", {}).get(name) for name in ("image", "end_image"))):
+        assert url is None or (url.isascii() and str(httpx.URL(url)))
+    # What was accepted once is accepted again, and is the same.
+    assert VideoRequest(**VideoRequest(**{"prompt": prompt, **fields}).model_dump()).to_wire() == body
+
+
+@settings(max_examples=500)
+@given(key=st.text(max_size=300) | json_values)
+def test_any_idempotency_key_is_none_itself_or_refused(key: object):
+    try:
+        checked = calls.check_idempotency_key(key)
+    except errors.InvalidInputError as error:
+        judge(error, str)
+        return
+    assert checked is None or httpx.Headers({"Idempotency-Key": checked})["idempotency-key"] == key
 
 
 identities = st.lists(st.text(max_size=8) | st.integers(), max_size=6)

@@ -36,21 +36,50 @@ def test_a_submission_is_repeatable_only_with_a_key():
     assert not calls.upload("a.png", b"").repeatable
 
 
-@pytest.mark.parametrize("key", ["", " a", "a ", "a\nb", "a\r\nX-API-Key: b", "é", "x" * 256])
-def test_a_key_that_is_no_header_value_is_refused(key: str):
+def test_a_ready_body_is_sent_as_it_is():
+    body = {"prompt": "a sunrise", "aFieldOfLastYear": None}
+
+    assert calls.generate_video(body, "key-1").json == body
+
+
+@pytest.mark.parametrize("key", [" a", "a ", "a\nb", "a\r\nX-API-Key: b", "ключ", "x" * 256, 7, True, b"x", ["x"]])
+def test_a_key_that_is_no_header_value_is_refused(key: object):
     with pytest.raises(errors.InvalidInputError, match=r"idempotency_key: .*255 printable ASCII"):
         calls.generate_video(REQUEST, key)
 
 
 @pytest.mark.parametrize("key", ["x", "airflow/a b/c", "x" * 255])
 def test_a_key_of_255_printable_characters_is_accepted(key: str):
-    assert calls.generate_video(REQUEST, key).idempotency_key == key
+    assert calls.generate_video(REQUEST, key).idempotency_key == calls.check_idempotency_key(key) == key
 
 
-@pytest.mark.parametrize("job_id", ["", "1", "../me", f"{JOB_ID}/../../me", f"{JOB_ID}?a=b", f"{JOB_ID}\n"])
-def test_a_job_id_cannot_lead_elsewhere(job_id: str):
-    with pytest.raises(errors.InvalidInputError, match=r"job_id: .* must be a UUID"):
+@pytest.mark.parametrize("key", [None, "", " \n", "None"])
+def test_what_templates_make_of_no_key_is_no_key(key: str | None):
+    assert calls.check_idempotency_key(key) is None
+    assert not calls.generate_video(REQUEST, key).repeatable
+
+
+@pytest.mark.parametrize("job_id", ["", ".", "..", f"{JOB_ID}\n", "x" * 256])
+def test_what_cannot_be_a_job_id_is_refused(job_id: str):
+    with pytest.raises(errors.InvalidInputError, match=r"job_id: .* must be the id of a job"):
         calls.get_job(job_id)
+
+
+@pytest.mark.parametrize(
+    ("job_id", "path"),
+    [
+        ("job_01HZX00000001", "/v2/jobs/job_01HZX00000001"),
+        ("7", "/v2/jobs/7"),
+        ("../me", "/v2/jobs/..%2Fme"),
+        ("a?b#c d", "/v2/jobs/a%3Fb%23c%20d"),
+        ("%2e%2e", "/v2/jobs/%252e%252e"),
+    ],
+)
+def test_a_job_id_of_any_form_leads_to_the_job_and_nowhere_else(job_id: str, path: str):
+    call = calls.get_job(job_id)
+
+    assert (call.path, call.job_id) == (path, job_id)
+    assert answer(call, 200, {"id": job_id, "status": "QUEUED"}).id == job_id
 
 
 def test_looking_at_a_job():
@@ -140,6 +169,53 @@ def test_each_status_is_its_own_error_whatever_the_body(status: int, kind: type,
     assert (raised.value.status, raised.value.request_id, raised.value.job_id) == (status, "req_1", JOB_ID)
 
 
+@pytest.mark.parametrize(
+    ("body", "from_api"),
+    [
+        ({"error": "so it is"}, True),
+        ({"error": "so it is", "details": {}}, True),
+        ({"error": {"code": 7}}, False),
+        ({"message": "Forbidden"}, False),
+        (["error"], False),
+        (b"", False),
+        (b"<html>Not found</html>", False),
+        (b'{"error": "cut o', False),
+    ],
+)
+@pytest.mark.parametrize("status", [302, 400, 401, 402, 403, 404, 409, 418, 429, 500, 503])
+def test_a_submission_is_in_doubt_unless_the_api_itself_refuses_it(status: int, body: object, from_api: bool):
+    with pytest.raises(errors.ApiframeError) as raised:
+        answer(calls.generate_video(REQUEST), status, body)
+
+    assert raised.value.from_api is from_api
+    certain = from_api and status in {400, 401, 402, 403, 404, 409, 429}
+    assert raised.value.in_doubt is not certain
+
+
+def test_an_unreadable_answer_to_a_submission_is_in_doubt_and_a_look_never_is():
+    with pytest.raises(errors.UnreadableAnswerError) as raised:
+        answer(calls.generate_video(REQUEST), 202, b"{")
+    assert (raised.value.in_doubt, raised.value.from_api) == (True, False)
+    for status in (200, 500, 404):
+        with pytest.raises(errors.ApiframeError) as raised:
+            answer(calls.get_job(JOB_ID), status, b"{")
+        assert not raised.value.in_doubt
+
+
+@pytest.mark.parametrize("call", [calls.generate_video(REQUEST), calls.get_account()], ids=["generate", "account"])
+@pytest.mark.parametrize("body", [{"error": "Not found"}, b"<html>404</html>"])
+def test_404_to_what_is_always_there_points_to_the_base_url(call, body: object):
+    with pytest.raises(errors.NotFoundError, match=rf"there is no {call.path} at this base URL, check the base URL"):
+        answer(call, 404, body)
+
+
+def test_404_to_a_job_is_about_the_job():
+    with pytest.raises(errors.NotFoundError) as raised:
+        answer(calls.get_job(JOB_ID), 404, {"error": "Job not found"})
+
+    assert "base URL" not in str(raised.value)
+
+
 def test_400_carries_the_complaints_per_field():
     with pytest.raises(errors.BadRequestError) as raised:
         answer(
@@ -181,8 +257,10 @@ def test_402_with_odd_numbers_is_still_402(required: object):
         (b"[]", "dictionary|object"),
         (b"null", "dictionary|object"),
         (b'{"status": "QUEUED"}', "id: Field required"),
-        (b'{"id": 7, "status": "QUEUED"}', "id: .*string"),
-        (b'{"id": "../x", "status": "QUEUED"}', "id: "),
+        (b'{"id": 7, "status": "QUEUED"}', "about job 7"),
+        (b'{"id": null, "status": "QUEUED"}', "id: .*string"),
+        (b'{"id": "..", "status": "QUEUED"}', "id: .*must be the id of a job"),
+        (b'{"id": "a\\nb", "status": "QUEUED"}', "id: .*must be the id of a job"),
         (b"\xff\xfe\x00", "begins with"),
         (b"[" * 100_000, "begins with"),
     ],
