@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -19,11 +17,12 @@ import tenacity
 from airflow_provider_hailuo import __version__
 from airflow_provider_hailuo.apiframe.backoff import backoff
 from airflow_provider_hailuo.apiframe.calls import Call
+from airflow_provider_hailuo.apiframe.environment import proxy_for, ssl_context
 from airflow_provider_hailuo.apiframe.errors import (
     ApiframeError,
+    ConflictError,
     InvalidInputError,
     NetworkError,
-    RateLimitError,
     RequestTimeoutError,
     UnreadableAnswerError,
     excerpt,
@@ -35,6 +34,17 @@ BASE_URL = "https://api.apiframe.ai"
 CONNECT_SECONDS = 10.0
 POOL_SECONDS = 60.0
 BODY_BYTES = 16 * 1024 * 1024
+IN_PROGRESS_SECONDS = 60.0
+"""How long a submission is sent again while the API says that the first one is still being worked on."""
+
+_IN_PROGRESS = re.compile("in.progress|processing|pending|concurrent|still", re.IGNORECASE)
+_BEFORE_SENDING = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,8 @@ def _check_base_url(base_url: str) -> None:
         refuse("must begin with https:// and name a host")
     if parts.username is not None or parts.query or parts.fragment:
         refuse("must hold no user, query or fragment")
+    if re.search(r"/v2(/(videos(/generate)?|jobs|me|uploads))?/*$", parts.path):
+        refuse("must end before /v2, which is added to it: leave out /v2 and what follows")
     if parts.scheme == "http" and not _is_loopback(host):
         refuse("would send the key unencrypted: http:// is for a loopback address only, elsewhere use https://")
 
@@ -94,20 +106,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-@lru_cache(maxsize=4)
-def _ssl_context(ca_file: str | None, ca_directory: str | None) -> ssl.SSLContext:
-    # Loading the certificates blocks for 35 ms: once per process, not once per client.
-    if not (ca_file or ca_directory):
-        return httpx.create_ssl_context()
-    try:
-        return ssl.create_default_context(cafile=ca_file, capath=ca_directory)
-    except OSError as error:
-        problem = f"cannot be read ({error}); name a file of CA certificates, or unset it"
-        raise InvalidInputError.of(("SSL_CERT_FILE or REQUESTS_CA_BUNDLE", ca_file, problem)) from error
-
-
-def _http_options(settings: Settings) -> dict[str, Any]:
-    ca_file = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
+def _http_options(settings: Settings, transport: T | None) -> dict[str, Any]:
     return {
         "base_url": settings.base_url,
         "headers": {
@@ -118,7 +117,11 @@ def _http_options(settings: Settings) -> dict[str, Any]:
         "timeout": httpx.Timeout(
             connect=CONNECT_SECONDS, read=settings.timeout, write=settings.timeout, pool=POOL_SECONDS
         ),
-        "verify": _ssl_context(ca_file, os.environ.get("SSL_CERT_DIR")),
+        "verify": ssl_context(),
+        "transport": transport,
+        # httpx itself would die of some values of the environment with errors that name no variable.
+        "trust_env": False,
+        "proxy": None if transport else proxy_for(settings.base_url),
         "limits": httpx.Limits(max_connections=100, max_keepalive_connections=20),
         # A redirect would carry the key to another host.
         "follow_redirects": False,
@@ -130,7 +133,7 @@ def _request_options(call: Call[Any]) -> dict[str, Any]:
         "method": call.method,
         "url": call.path,
         "params": dict(call.params) or None,
-        "json": call.json,
+        "json": None if call.json is None else dict(call.json),
         "files": call.files,
         "headers": call.headers,
     }
@@ -151,38 +154,76 @@ class _Body:
             raise UnreadableAnswerError(
                 f"The answer to {self._call.method} {self._call.path} is larger than {BODY_BYTES} bytes",
                 job_id=self._call.job_id,
+                in_doubt=self._call.creates,
             )
         if time.monotonic() > self._deadline:
             raise RequestTimeoutError(
                 f"{self._call.method} {self._call.path}: the answer was not complete after {self._seconds:g} s",
                 job_id=self._call.job_id,
+                in_doubt=self._call.creates,
             )
 
 
 def _raise_network_error(call: Call[Any], error: httpx.HTTPError) -> NoReturn:
     what = f"{call.method} {call.path}: {type(error).__name__} {excerpt(str(error))}".rstrip(" .")
-    kind = RequestTimeoutError if isinstance(error, httpx.TimeoutException) else NetworkError
-    if isinstance(error, httpx.DecodingError):
-        raise UnreadableAnswerError(what, job_id=call.job_id) from error
-    raise kind(what, job_id=call.job_id) from error
+    kind: type[ApiframeError] = NetworkError
+    if isinstance(error, httpx.TimeoutException):
+        kind = RequestTimeoutError
+    elif isinstance(error, httpx.DecodingError):
+        kind = UnreadableAnswerError
+    in_doubt = call.creates and not isinstance(error, _BEFORE_SENDING)
+    raise kind(what, job_id=call.job_id, in_doubt=in_doubt) from error
 
 
-def _retry_policy(call: Call[Any], retries: int) -> dict[str, Any]:
-    def may_repeat(error: BaseException) -> bool:
-        # After a 429 the API has done nothing; after anything else a POST may have been carried out.
-        return isinstance(error, RateLimitError) or (
-            isinstance(error, ApiframeError) and error.transient and call.repeatable
+class _Tries:
+    """The tries of one call: whether it is sent again, and when."""
+
+    def __init__(self, call: Call[Any], retries: int) -> None:
+        self._call = call
+        self._retries = retries
+        self._failures = 0
+        self._in_doubt = False
+        self._in_progress_since: float | None = None
+
+    def policy(self) -> dict[str, Any]:
+        """Return the arguments of tenacity."""
+        return {"retry": self._again, "wait": self._seconds}
+
+    def _again(self, state: tenacity.RetryCallState) -> bool:
+        error = _error_of(state)
+        if not isinstance(error, ApiframeError):
+            return False
+        in_progress = self._is_in_progress(error)
+        # Once in doubt, always in doubt: a later refusal does not undo what the first try may have done.
+        error.in_doubt = self._in_doubt = self._in_doubt or error.in_doubt
+        if in_progress:
+            if self._in_progress_since is None:
+                self._in_progress_since = state.idle_for
+            seconds = state.idle_for - self._in_progress_since
+            if seconds >= IN_PROGRESS_SECONDS:
+                error.message = f"The first request was still being worked on after {seconds:.0f} s: {error.message}"
+                error.in_doubt = True
+            return seconds < IN_PROGRESS_SECONDS
+        self._failures += 1
+        repeatable = self._call.repeatable or not error.in_doubt
+        return error.transient and repeatable and self._failures <= self._retries
+
+    def _is_in_progress(self, error: ApiframeError) -> bool:
+        """Tell whether a 409 is about this very request, sent a moment ago, and not about another one."""
+        return (
+            isinstance(error, ConflictError)
+            and error.from_api
+            and self._call.idempotency_key is not None
+            and (self._in_doubt or _IN_PROGRESS.search(error.message) is not None)
         )
 
-    def wait(state: tenacity.RetryCallState) -> float:
-        return backoff(state.attempt_number, state.outcome.exception() if state.outcome else None)
+    @staticmethod
+    def _seconds(state: tenacity.RetryCallState) -> float:
+        return backoff(state.attempt_number, _error_of(state))
 
-    return {
-        "retry": tenacity.retry_if_exception(may_repeat),
-        "wait": wait,
-        "stop": tenacity.stop_after_attempt(retries + 1),
-        "reraise": True,
-    }
+
+def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
 
 
 class Client:
@@ -203,7 +244,7 @@ class Client:
     ) -> None:
         self.settings: Final = settings
         self._sleep = sleep
-        self._http = httpx.Client(**_http_options(settings), transport=transport)
+        self._http = httpx.Client(**_http_options(settings, transport))
 
     def __enter__(self) -> Client:
         return self
@@ -216,13 +257,20 @@ class Client:
         self._http.close()
 
     def send(self, call: Call[T], *, retries: int | None = None) -> T:
-        """Send `call` and return its value.
+        """Send a call.
 
-        `retries` overrides the settings' number. 429 is always tried again; 5xx, network errors and unreadable
-        answers for a GET, and for a POST that carries an idempotency key. Raises the last `ApiframeError`.
+        What may pass (429, 5xx, network errors, unreadable answers) is tried again, for a POST without an
+        idempotency key only when it is certain that nothing was done. A 409 that says, or after a lost answer means,
+        that the first request with this key is still being worked on is asked again for about a minute, whatever
+        `retries` is.
+
+        :param call: what to send.
+        :param retries: overrides the number of the settings; 0 for a single try.
+        :return: the value of the answer.
+        :raises ApiframeError: the last one; it is in doubt when that of any try was.
         """
-        policy = _retry_policy(call, self.settings.retries if retries is None else retries)
-        value: T = tenacity.Retrying(**policy, sleep=self._sleep)(self._send_once, call)
+        tries = _Tries(call, self.settings.retries if retries is None else retries)
+        value: T = tenacity.Retrying(**tries.policy(), sleep=self._sleep, reraise=True)(self._send_once, call)
         return value
 
     def _send_once(self, call: Call[T]) -> T:
@@ -254,7 +302,7 @@ class AsyncClient:
     ) -> None:
         self.settings: Final = settings
         self._sleep = sleep
-        self._http = httpx.AsyncClient(**_http_options(settings), transport=transport)
+        self._http = httpx.AsyncClient(**_http_options(settings, transport))
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -267,9 +315,9 @@ class AsyncClient:
         await self._http.aclose()
 
     async def send(self, call: Call[T], *, retries: int | None = None) -> T:
-        """Send `call` and return its value; as `Client.send`."""
-        policy = _retry_policy(call, self.settings.retries if retries is None else retries)
-        return await tenacity.AsyncRetrying(**policy, sleep=self._sleep)(self._send_once, call)
+        """Send a call; as `Client.send`."""
+        tries = _Tries(call, self.settings.retries if retries is None else retries)
+        return await tenacity.AsyncRetrying(**tries.policy(), sleep=self._sleep, reraise=True)(self._send_once, call)
 
     async def _send_once(self, call: Call[T]) -> T:
         body = _Body(call, self.settings.timeout)

@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import http.server
+import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -142,10 +144,121 @@ def test_a_post_without_a_key_is_not_repeated(api, failure):
     assert len(server.requests) == 1
 
 
-def test_after_a_429_even_a_post_without_a_key_is_repeated(api):
-    server = api(script(httpx.Response(429), httpx.Response(202, json={"jobId": JOB_ID, "status": "QUEUED"})))
+ACCEPTED = httpx.Response(202, json={"jobId": JOB_ID, "status": "QUEUED"})
+IN_PROGRESS = httpx.Response(409, json={"error": "A request with this key is already in progress"})
+CONFLICT = httpx.Response(409, json={"error": "Idempotency-Key was used for another request"})
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        httpx.Response(429, json={"error": "slow down"}),
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout("slow"),
+        httpx.PoolTimeout("busy"),
+        httpx.ProxyError("407"),
+    ],
+)
+def test_when_nothing_was_done_even_a_post_without_a_key_is_repeated(api, failure):
+    server = api(script(failure, ACCEPTED))
 
     assert server.send(calls.generate_video(REQUEST)).job_id == JOB_ID
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "in_doubt"),
+    [
+        (httpx.ConnectError("refused"), False),
+        (httpx.ConnectTimeout("slow"), False),
+        (httpx.PoolTimeout("busy"), False),
+        (httpx.ProxyError("407"), False),
+        (httpx.UnsupportedProtocol("gopher"), False),
+        (httpx.Response(402, json={"error": "Insufficient credits"}), False),
+        (httpx.Response(402, text="<html>"), True),
+        (httpx.ReadTimeout("slow"), True),
+        (httpx.WriteTimeout("slow"), True),
+        (httpx.ReadError("reset"), True),
+        (httpx.WriteError("reset"), True),
+        (httpx.RemoteProtocolError("server disconnected"), True),
+        (httpx.DecodingError("bad gzip"), True),
+        (httpx.Response(503, json={"error": "no capacity"}), True),
+        (httpx.Response(202, text="{"), True),
+    ],
+)
+def test_a_submission_is_in_doubt_once_it_may_have_arrived(api, failure, in_doubt: bool):
+    server = api(script(failure), retries=0)
+
+    with pytest.raises(errors.ApiframeError) as raised:
+        server.send(calls.generate_video(REQUEST, "key-1"))
+    assert raised.value.in_doubt is in_doubt
+    if not isinstance(failure, httpx.Response):
+        with pytest.raises(errors.ApiframeError) as raised:
+            server.send(calls.get_account())
+        assert not raised.value.in_doubt
+
+
+@pytest.mark.parametrize(
+    "last", [httpx.ConnectError("refused"), httpx.Response(402, json={"error": "Insufficient credits"})]
+)
+def test_what_was_in_doubt_once_stays_in_doubt(api, last):
+    server = api(script(httpx.ReadTimeout("slow"), last))
+
+    with pytest.raises(errors.ApiframeError) as raised:
+        server.send(calls.generate_video(REQUEST, "key-1"))
+
+    assert raised.value.in_doubt
+
+
+@pytest.mark.parametrize("first", [[], [httpx.Response(504, text="<html>")]])
+def test_a_submission_that_is_still_worked_on_is_asked_again_with_its_key(api, first):
+    server = api(script(*first, IN_PROGRESS, IN_PROGRESS, ACCEPTED), retries=len(first))
+
+    assert server.send(calls.generate_video(REQUEST, "key-1")).job_id == JOB_ID
+    assert [request.headers["idempotency-key"] for request in server.requests] == ["key-1"] * (3 + len(first))
+
+
+def test_after_a_lost_answer_any_409_may_be_about_the_first_request(api):
+    server = api(script(httpx.ReadTimeout("slow"), CONFLICT, httpx.Response(503), ACCEPTED))
+
+    assert server.send(calls.generate_video(REQUEST, "key-1")).job_id == JOB_ID
+
+
+@pytest.mark.parametrize(
+    "first", [[], [httpx.ReadTimeout("slow"), httpx.Response(503, headers={"retry-after": "90"})]]
+)
+def test_after_a_minute_of_that_it_is_a_conflict_in_doubt(api, first):
+    server = api(script(*first, IN_PROGRESS), retries=len(first))
+
+    with pytest.raises(
+        errors.ConflictError, match=r"first request .* worked on after [6-9]\d s: .*progress"
+    ) as raised:
+        server.send(calls.generate_video(REQUEST, "key-1"))
+
+    assert raised.value.in_doubt
+    assert 60 <= sum(server.waits[len(first) :]) < 90
+
+
+@pytest.mark.parametrize(
+    ("conflict", "key"),
+    [(CONFLICT, "key-1"), (IN_PROGRESS, None), (httpx.Response(409, text="<html>still in progress"), "key-1")],
+)
+def test_any_other_conflict_is_told_at_once(api, conflict, key: str | None):
+    server = api(script(conflict))
+
+    with pytest.raises(errors.ConflictError):
+        server.send(calls.generate_video(REQUEST, key))
+
+    assert server.waits == []
+
+
+@pytest.mark.parametrize("job_id", ["job_01HZX00000001", "a/b?c#d e", "%2e%2e"])
+def test_a_job_id_of_any_form_arrives_as_it_is(api, job_id: str):
+    server = api(script(httpx.Response(200, json={"id": job_id, "status": "QUEUED"})))
+
+    server.send(calls.get_job(job_id))
+
+    assert server.requests[0].url.raw_path.decode() == f"/v2/jobs/{quote(job_id, safe='')}"
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 402, 403, 404, 409, 418])
@@ -240,6 +353,13 @@ def test_a_drip_is_cut_off(api, monkeypatch: pytest.MonkeyPatch):
         ({"base_url": "https://a:b"}, "is no URL"),
         ({"base_url": "https://user:hunter2@api.apiframe.ai"}, "no user"),
         ({"base_url": "https://api.apiframe.ai?a=b"}, "query"),
+        ({"base_url": "https://api.apiframe.ai/v2"}, "leave out /v2 .*type for example https://api.apiframe.ai$"),
+        ({"base_url": "https://gateway.example/apiframe/v2/"}, "leave out /v2"),
+        ({"base_url": "https://api.apiframe.ai/v2/videos/generate"}, "leave out /v2"),
+        ({"base_url": "https://api.apiframe.ai/v2/jobs"}, "leave out /v2"),
+        ({"namespace": "x" * 61}, "namespace: .*at most 60"),
+        ({"namespace": "prod\n"}, "namespace: .*printable"),
+        ({"namespace": "ключ"}, "namespace: .*ASCII"),
         ({"timeout": 0}, "timeout: 0"),
         ({"timeout": float("nan")}, "timeout: nan"),
         ({"timeout": 1e9}, "timeout"),
@@ -262,15 +382,47 @@ def test_plain_http_is_for_loopback(base_url: str):
     assert Settings(api_key=KEY, base_url=base_url).base_url == base_url
 
 
+def test_the_client_says_what_it_was_made_of():
+    settings = Settings(api_key=KEY, namespace="prod 1", base_url="https://gateway.example/v2/apiframe")
+
+    with Client(settings) as api:
+        assert api.settings is settings
+    assert AsyncClient(settings).settings is settings
+    assert hash(settings) == hash(Settings(api_key=KEY, namespace="prod 1", base_url=settings.base_url))
+    assert settings != Settings(api_key=KEY, base_url=settings.base_url)
+
+
 def test_the_key_is_in_no_representation():
     assert KEY not in repr(Settings(api_key=KEY))
 
 
-def test_a_ca_file_that_is_not_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SSL_CERT_FILE", "/no/such/file.pem"),
+        ("SSL_CERT_DIR", "/no/such/directory"),
+        ("REQUESTS_CA_BUNDLE", "/no/such/file.pem"),
+        ("HTTPS_PROXY", "http://[::1"),
+        ("ALL_PROXY", "gopher://proxy.example"),
+    ],
+)
+def test_an_environment_that_will_not_do_is_told_when_the_client_is_made(
+    monkeypatch: pytest.MonkeyPatch, kind: type, variable: str, value: str
+):
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv(variable, value)
 
-    with pytest.raises(errors.InvalidInputError, match=r"SSL_CERT_FILE.*none\.pem"):
-        Client(Settings(api_key=KEY))
+    with pytest.raises(errors.InvalidInputError, match=f"environment variable {variable}: '{re.escape(value)}': "):
+        kind(Settings(api_key=KEY))
+
+
+@pytest.mark.parametrize("no_proxy", ["localhost,[::1]", "fd00::/8", "10.0.0.0/8", "::1"])
+def test_a_no_proxy_of_any_usual_form_makes_a_client(monkeypatch: pytest.MonkeyPatch, no_proxy: str):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+
+    Client(Settings(api_key=KEY)).close()
 
 
 # From here on real servers on loopback: redirects, proxies, TLS.
@@ -338,6 +490,17 @@ def test_a_proxy_of_the_environment_is_used(flavour: str, monkeypatch: pytest.Mo
         send(flavour, Settings(api_key=KEY, base_url="http://127.0.0.1:9"), calls.get_account())
 
         assert [path for path, _ in proxy.seen] == ["http://127.0.0.1:9/v2/me"]
+        assert KEY in proxy.seen[0][1].values()
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_a_network_of_no_proxy_is_reached_directly(flavour: str, monkeypatch: pytest.MonkeyPatch):
+    with serve() as server:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("no_proxy", "[::1],127.0.0.0/8")
+        settings = Settings(api_key=KEY, base_url=f"http://127.0.0.1:{server.server_port}", retries=0)
+
+        assert send(flavour, settings, calls.get_account()).user.id == "u"
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
