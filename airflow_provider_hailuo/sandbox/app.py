@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -62,15 +63,21 @@ def create_app(
 ) -> ASGIApp:
     """Return the sandbox as an ASGI application. Its server puts a `Connection` as `connection` into the state.
 
-    Parameters: `studio` and `uploads` are its state, `files` its files, `faults` what goes wrong; `api_key` is the
-    one key it accepts; `base_url` is what the URLs in its answers begin with (given, and not taken from the `Host`
-    header, which is the client's to choose).
+    :param studio: its jobs.
+    :param uploads: its uploads.
+    :param files: the files of both.
+    :param faults: what goes wrong.
+    :param api_key: the one key it accepts.
+    :param base_url: what the URLs in its answers begin with (given, and not taken from the `Host` header, which is
+        the client's to choose).
+    :return: the application.
     """
     api = _Api(studio=studio, uploads=uploads, files=files, faults=faults, api_key=api_key, base_url=base_url)
     app = Starlette(
         routes=[
             *api.routes,
             Route("/sandbox/stats", api.stats),
+            Route("/sandbox/jobs", api.jobs),
             Route("/sandbox/faults", api.faults, methods=["GET", "PUT"]),
             Route("/", api.about),
         ],
@@ -163,6 +170,7 @@ class _Api:
                 "about": "A local stand-in for the Apiframe API, for tests: no key, no credits, no AI.",
                 "base_url": self._base_url,
                 "stats": f"{self._base_url}/sandbox/stats",
+                "jobs": f"{self._base_url}/sandbox/jobs",
                 "faults": f"{self._base_url}/sandbox/faults",
             }
         )
@@ -180,6 +188,10 @@ class _Api:
                 "creditsCharged": self._studio.credits_charged,
             }
         )
+
+    async def jobs(self, _: Request) -> Response:
+        jobs, _has_more = self._studio.page(limit=sys.maxsize)
+        return JSONResponse([job_json(job, now=self._studio.now, base_url=self._base_url) for job in jobs])
 
     async def faults(self, request: Request) -> Response:
         if request.method == "PUT":
@@ -201,8 +213,10 @@ class _Api:
     def _keyed(self, endpoint: _Endpoint) -> _Endpoint:
         async def keyed(request: Request) -> Response:
             given = request.headers.get("x-api-key", "")
+            if not given:
+                raise HTTPException(401, "API key is required")
             if not secrets.compare_digest(given.encode(), self._api_key.encode()):
-                raise HTTPException(401, "Invalid or missing API key")
+                raise HTTPException(401, "Invalid API key")
             return await endpoint(request)
 
         return keyed
@@ -227,7 +241,8 @@ class _Api:
             model=query.model,
             search=query.search,
         )
-        page = page_json(jobs, has_more=has_more, now=self._studio.now, base_url=self._base_url)
+        models = self._studio.models() if query.include_models == "true" else None
+        page = page_json(jobs, has_more=has_more, now=self._studio.now, base_url=self._base_url, models=models)
         return JSONResponse(page)
 
     async def _me(self, _: Request) -> Response:
@@ -236,9 +251,10 @@ class _Api:
 
     async def _upload(self, request: Request) -> Response:
         async with request.form() as form:
-            unknown = {name: ["Unknown field"] for name in form if name != "file"}
-            if unknown:
-                raise InvalidRequestError("Invalid request", unknown)
+            # Text in other fields is ignored.
+            names = {name for name, value in form.multi_items() if isinstance(value, UploadFile)} - {"file"}
+            if names:
+                raise InvalidRequestError("Invalid request", {name: ["Unknown field"] for name in names})
             files = form.getlist("file")
             if len(files) != 1 or not isinstance(files[0], UploadFile):
                 raise InvalidRequestError.of_field("file", "Must be given once, as a file")

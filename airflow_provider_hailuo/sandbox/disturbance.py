@@ -11,20 +11,19 @@ from functools import partial
 from typing import Final
 
 import anyio
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_hailuo.sandbox.damage import damaged, error_answer, fits
+from airflow_provider_hailuo.sandbox.damage import damaged, error_answer, fits, in_progress_answer
 from airflow_provider_hailuo.sandbox.faults import (
     JOB_ROUTES,
-    BodyRule,
     DelayRule,
     ErrorRule,
     Faults,
-    JobRule,
+    InProgressRule,
     ResetRule,
     StallRule,
-    TypesRule,
 )
 
 # Closing is then not the usual farewell but a reset.
@@ -66,7 +65,9 @@ class Disturbance:
         carry_out = partial(self._carry_out, scope, receive)
         # Whether a rule about jobs strikes depends on the jobs. To look at them first, or twice, changes nothing.
         answer = await carry_out() if route in JOB_ROUTES else None
-        rule = self._faults.choose(route, partial(fits, answer=answer))
+        now = datetime.now(timezone.utc)
+        keyed = bool(Headers(scope=scope).get("idempotency-key"))
+        rule = self._faults.choose(route, partial(fits, answer=answer, keyed=keyed, now=now))
         connection: Connection = scope["state"]["connection"]
         connection.disturbed = rule is not None
         match rule:
@@ -75,7 +76,7 @@ class Disturbance:
             case ErrorRule():
                 if rule.after:
                     await carry_out()
-                await error_answer(rule, datetime.now(timezone.utc))(scope, receive, send)
+                await error_answer(rule, now)(scope, receive, send)
             case ResetRule():
                 if rule.after:
                     await carry_out()
@@ -89,8 +90,10 @@ class Disturbance:
                 await _drip(answer or await carry_out(), delay, receive, send)
             case StallRule():
                 await _stall(answer or await carry_out(), receive, send)
-            case BodyRule() | TypesRule() | JobRule():
-                await damaged(rule, answer or await carry_out())(scope, receive, send)
+            case InProgressRule():
+                await in_progress_answer(await carry_out())(scope, receive, send)
+            case _:
+                await damaged(rule, answer or await carry_out(), now)(scope, receive, send)
 
     async def _carry_out(self, scope: Scope, receive: Receive) -> Response:
         messages: list[Message] = []

@@ -20,8 +20,10 @@ from pydantic_core import PydanticCustomError
 
 from airflow_provider_hailuo.sandbox.studio import SettingError
 
-_JobRoute = Literal["GET /v2/jobs/{id}", "GET /v2/jobs"]
-_ApiRoute = Literal[_JobRoute, "POST /v2/videos/generate", "GET /v2/me", "POST /v2/uploads"]
+_ListRoute = Literal["GET /v2/jobs"]
+_JobRoute = Literal["GET /v2/jobs/{id}", _ListRoute]
+_GenerateRoute = Literal["POST /v2/videos/generate"]
+_ApiRoute = Literal[_JobRoute, _GenerateRoute, "GET /v2/me", "POST /v2/uploads"]
 _AnyRoute = Literal[_ApiRoute, "GET /videos/{id}.mp4", "GET /uploads/{id}"]
 
 JOB_ROUTES: Final = frozenset(get_args(_JobRoute))
@@ -59,9 +61,9 @@ class _Rule(BaseModel):
 
 
 class ErrorRule(_Rule):
-    """The answer is an error.
+    """The answer is an error, or any other that the API does not give of itself.
 
-    - `status`: 400 to 599.
+    - `status`: 300 to 599.
     - `retry_after`: the header `Retry-After`, in seconds up to 10**9 (31 years), default none.
     - `http_date`: whether that header tells it as a date, default false: as a number.
     - `html`: whether the body is a page, as from a proxy, default false: the API's envelope.
@@ -69,7 +71,7 @@ class ErrorRule(_Rule):
     """
 
     fault: Literal["error"]
-    status: Annotated[int, Field(ge=400, le=599)]
+    status: Annotated[int, Field(ge=300, le=599)]
     retry_after: Annotated[int, Field(ge=0, le=10**9)] | None = None
     http_date: bool = False
     html: bool = False
@@ -133,7 +135,43 @@ class JobRule(_Rule):
     route: _JobRoute | None = None
 
 
-Rule = ErrorRule | ResetRule | DelayRule | StallRule | BodyRule | TypesRule | JobRule
+class LateUrlRule(_Rule):
+    """The jobs in the answer are COMPLETED `delay` seconds (default 5) before their video can be told."""
+
+    fault: Literal["late-url"]
+    route: _JobRoute | None = None
+    delay: _Seconds = 5.0
+
+
+class SummaryRule(_Rule):
+    """The jobs in a list come without `result`; singly they are complete."""
+
+    fault: Literal["summary-list"]
+    route: _ListRoute = "GET /v2/jobs"
+
+
+class OtherCaseRule(_Rule):
+    """The jobs in the answer are told as other servers would: `completed`, `Processing`, blanks around the URL.
+
+    `shape`: the name that the URL goes by, default `video_url`; under `output` it is the only one of a list.
+    """
+
+    fault: Literal["other-case"]
+    route: _JobRoute | None = None
+    shape: Literal["video_url", "url", "output"] = "video_url"
+
+
+class InProgressRule(_Rule):
+    """A submission with an idempotency key is carried out, yet told that one with that key still is going on."""
+
+    fault: Literal["in-progress"]
+    route: _GenerateRoute = "POST /v2/videos/generate"
+
+
+RetellingRule = JobRule | LateUrlRule | SummaryRule | OtherCaseRule
+"""The jobs in the answer are told in another way; it strikes only where that makes a difference."""
+
+Rule = ErrorRule | ResetRule | DelayRule | StallRule | BodyRule | TypesRule | RetellingRule | InProgressRule
 
 _RULES: Final = TypeAdapter(list[Annotated[Rule, Field(discriminator="fault")]])
 

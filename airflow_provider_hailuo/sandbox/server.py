@@ -61,25 +61,22 @@ class Sandbox:
     It has the endpoints, checks, prices and webhooks of the real one and makes real MP4 files, but needs no
     account and costs nothing. A prompt may ask for trouble: `[[fail: some reason]]` ends the job as FAILED with
     that reason, `[[stall]]` leaves it PROCESSING for ever, `[[slow: 30]]` makes it take 30 seconds. One thing is
-    assumed: that the other models cost what hailuo-02 costs.
+    assumed: that hailuo-2.3-fast and hailuo-03 cost what hailuo-2.3 costs.
 
-    Parameters:
+    A sandbox can be entered once. Inside the block `base_url` tells where it listens, such as
+    `http://127.0.0.1:43211`.
 
-    - `host`: address or name to listen on, default 127.0.0.1.
-    - `port`: port to listen on, default 0: any free one.
-    - `api_key`: the one key that is accepted, default afk_sandbox.
-    - `credits`: the balance at the start, default 1000.
-    - `render_seconds`: seconds from submission to the end of a job, default 10.
-    - `jitter`: by which fraction of it, up or down, a render time may differ, 0 to 1, default 0.2.
-    - `retention_seconds`: seconds from completion until the video is gone, default 86400 (Apiframe reference,
-      "Get a job": 24 h).
-    - `seed`: makes ids, render times and chance faults the same in every run, default None: they differ.
-    - `faults`: rules of what goes wrong on purpose, as in JSON (see `sandbox/faults.py`), default none.
-
-    Raises `SettingError`, a `ValueError`, when a setting is out of its range, and on entering the block `OSError`
-    when the address cannot be listened on. A sandbox can be entered once.
-
-    Inside the block `base_url` tells where it listens, such as `http://127.0.0.1:43211`.
+    :param host: address or name to listen on.
+    :param port: port to listen on, 0 for any free one.
+    :param api_key: the one key that is accepted.
+    :param credits: the balance at the start.
+    :param render_seconds: seconds from submission to the end of a job.
+    :param jitter: by which fraction of it, up or down, a render time may differ, 0 to 1.
+    :param retention_seconds: seconds from completion until the video is gone (Apiframe reference, "Get a job": 24 h).
+    :param seed: makes ids, render times and chance faults the same in every run; with None they differ.
+    :param faults: rules of what goes wrong on purpose, as in JSON (see `sandbox/faults.py`).
+    :raises SettingError: when a setting is out of its range; it is a `ValueError`.
+    :raises OSError: on entering the block, when the address cannot be listened on.
     """
 
     base_url: str
@@ -146,11 +143,23 @@ class Sandbox:
         self._faults.set(parse_rules(faults))
 
     def stats(self) -> Stats:
-        """Return what has been counted so far; this is not counted itself."""
+        """Return what has been counted so far.
+
+        :return: the counts; asking for them is not counted.
+        """
+        return cast("Stats", self._ask("stats"))
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return all jobs, whatever faults are in force.
+
+        :return: what `GET /v2/jobs/{id}` tells of each, newest first; asking for them is not counted.
+        """
+        return cast("list[dict[str, Any]]", self._ask("jobs"))
+
+    def _ask(self, what: str) -> Any:
         # An empty TLS context, because loading certificates takes longer than the request, which needs none.
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        answer = httpx.get(f"{self.base_url}/sandbox/stats", trust_env=False, verify=tls)
-        return cast("Stats", answer.raise_for_status().json())
+        return httpx.get(f"{self.base_url}/sandbox/{what}", trust_env=False, verify=tls).raise_for_status().json()
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]

@@ -22,8 +22,16 @@ from uuid import UUID
 
 from airflow_provider_hailuo.apiframe.models import JobStatus
 
-PRICES: Final[Mapping[tuple[str, int], int]] = {("768p", 6): 5, ("768p", 10): 8, ("1080p", 6): 10}
-"""Credits by resolution and seconds (Apiframe's Hailuo 02 page; assumed to hold for the other models too)."""
+_Prices = Mapping[tuple[str, int], int]
+
+PRICES: Final[Mapping[str, _Prices]] = {
+    "hailuo-02": {("768p", 6): 5, ("768p", 10): 8, ("1080p", 6): 10},
+    "hailuo-2.3": {("768p", 6): 5, ("768p", 10): 10, ("1080p", 6): 10},
+}
+"""Credits by model, then by resolution and seconds (Apiframe's pages of both models)."""
+
+OTHER_PRICES: Final = PRICES["hailuo-2.3"]
+"""What any other model is assumed to cost: no page tells."""
 
 KEY_MEMORY_MS: Final = 24 * 3600 * 1000
 """How long an idempotency key is remembered (Apiframe reference, "Generate a video")."""
@@ -116,11 +124,15 @@ class Job:
         """Where the job stands in the order of all jobs."""
         return Place(self.created_at, self.id)
 
-    def progress(self, now: int) -> int | None:
-        """Return the percentage at the moment `now`; None in the queue and after a failure."""
+    def progress(self, now: int) -> int:
+        """Tell how far the job is.
+
+        :param now: the present moment in milliseconds since the epoch.
+        :return: the percentage; 0 in the queue and after a failure.
+        """
         if self.status is JobStatus.PROCESSING:
             return min(99, (now - self.starts_at) * 100 // max(1, self.ends_at - self.starts_at))
-        return 100 if self.status is JobStatus.COMPLETED else None
+        return 100 if self.status is JobStatus.COMPLETED else 0
 
 
 @dataclass(frozen=True)
@@ -217,9 +229,13 @@ class Studio:
         self._expired: list[str] = []
 
     def submit(self, order: Order, idempotency_key: str | None = None) -> Job:
-        """Charge for a new job and return it; return the original job for a remembered `idempotency_key`.
+        """Charge for a new job, unless the key is remembered.
 
-        Raises `InsufficientCreditsError`, and `KeyConflictError` when the key stands for another request.
+        :param order: what was asked for.
+        :param idempotency_key: the key of the request, None without one.
+        :return: the new job, or the one that the key stands for.
+        :raises InsufficientCreditsError: when the balance does not cover a new job.
+        :raises KeyConflictError: when the key stands for another request.
         """
         self.settle()
         original = self._jobs.get(self._keys.get(idempotency_key, "")) if idempotency_key else None
@@ -228,7 +244,7 @@ class Studio:
                 raise KeyConflictError
             self.replays += 1
             return original
-        price = PRICES[order.resolution, order.duration]
+        price = PRICES.get(order.model, OTHER_PRICES)[order.resolution, order.duration]
         if price > self.credits:
             raise InsufficientCreditsError(price, self.credits)
         self.credits -= price
@@ -268,6 +284,13 @@ class Studio:
             if status in {None, job.status} and model in {None, job.order.model}:
                 found.append(job)
         return found[:limit], len(found) > limit
+
+    def models(self) -> list[str]:
+        """Return the models that any job has, in alphabetical order.
+
+        :return: their names.
+        """
+        return sorted({job.order.model for job in self._jobs.values()})
 
     def settle(self) -> None:
         """Let everything happen that is due by now, in its order. Time does not go back, even when the clock does."""

@@ -14,8 +14,8 @@ from airflow_provider_hailuo.sandbox.studio import new_id, wall_clock
 LIFETIME_MS: Final = 2 * 3600 * 1000
 """How long an upload lives (Apiframe reference, "Upload a file": 1 to 2 hours)."""
 
-SIZE_LIMITS: Final = {"image": 25 * 1024 * 1024, "video": 50 * 1024 * 1024, "audio": 50 * 1024 * 1024}
-"""The most bytes of each kind (Apiframe reference, "Upload a file"; audio is assumed to be like video)."""
+SIZE_LIMITS: Final = {"image": 25 * 1024 * 1024, "video": 50 * 1024 * 1024, "audio": 25 * 1024 * 1024}
+"""The most bytes of each kind (Apiframe reference, "Upload a file")."""
 
 # The first match counts, so that the special comes before the general.
 _SIGNATURES: Final = tuple(
@@ -26,15 +26,13 @@ _SIGNATURES: Final = tuple(
         (rb"GIF8[79]a", "image/gif"),
         (rb"RIFF.{4}WEBP", "image/webp"),
         (rb".{4}ftypqt  ", "video/quicktime"),
-        (rb".{4}ftypM4[AB] ", "audio/mp4"),
-        (rb".{4}ftyp(?:iso|mp4|avc|M4V|MSNV|dash|3gp|3g2|f4v)", "video/mp4"),
+        (rb".{4}ftypM4A ", "audio/mp4"),
+        (rb".{4}ftyp(?:iso|mp4|avc|M4V|MSNV|dash)", "video/mp4"),
         (rb".{4}(?:moov|mdat|wide)", "video/quicktime"),
         (rb"\x1a\x45\xdf\xa3.{0,40}?\x42\x82.webm", "video/webm"),
         (rb"RIFF.{4}WAVE", "audio/wav"),
         (rb"ID3|\xff[\xf2\xf3\xfa\xfb]", "audio/mpeg"),
-        (rb"\xff[\xf0\xf1\xf8\xf9]", "audio/aac"),
         (rb"OggS", "audio/ogg"),
-        (rb"fLaC", "audio/flac"),
     )
 )
 SNIFFED_BYTES: Final = 64
@@ -72,15 +70,18 @@ class Uploads:
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
 
     def add(self, start: bytes, byte_size: int) -> Upload:
-        """Return a new upload.
+        """Add an upload, unless the API would refuse it.
 
-        Parameters: `start`, the first `SNIFFED_BYTES` bytes of the file; `byte_size`, its length in bytes.
-
-        Raises `RefusedUploadError`.
+        :param start: the first `SNIFFED_BYTES` bytes of the file.
+        :param byte_size: its length in bytes.
+        :return: the new upload.
+        :raises RefusedUploadError: when the file is of no accepted type, or too large.
         """
         content_type = sniff(start)
         if content_type is None:
-            raise RefusedUploadError("must be a PNG, JPEG, WebP or GIF image, an MP4, WebM or MOV video, or audio")
+            raise RefusedUploadError(
+                "must be a PNG, JPEG, WebP or GIF image, an MP4, WebM or MOV video, or MP3, WAV, OGG or M4A audio"
+            )
         upload = Upload(
             id=new_id(self._rng),
             content_type=content_type,

@@ -34,7 +34,16 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CURSOR: Final = re.compile(rf"([0-9]{{1,15}})/({_UUID.pattern})")
 _ANY_URL: Final = TypeAdapter(AnyHttpUrl)
 _MAX_KEY_LENGTH: Final = 255
+_MAX_PROMPT_UNITS: Final = 2000
 _END_IMAGE_MODEL: Final = "hailuo-02"
+
+# RFC 3986: what may stand anywhere in a host, a path, a query and a fragment.
+_UNIT: Final = r"[\w.~!$&'()*+,;=-]|%[\da-f]{2}"
+_URI: Final = re.compile(
+    rf"https?://(?:(?:{_UNIT}|:)*@)?(?:\[[\da-f:.]+\]|(?:{_UNIT})+)(?::\d+)?(?:/(?:{_UNIT}|[:@/])*)?"
+    rf"(?:\?(?:{_UNIT}|[:@/?])*)?(?:#(?:{_UNIT}|[:@/?])*)?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 class InvalidRequestError(Exception):
@@ -59,6 +68,15 @@ def _http_url(text: str) -> str:
         _ANY_URL.validate_python(text)
     except ValidationError:
         raise PydanticCustomError("url", "Must be an absolute http or https URL") from None
+    if not _URI.fullmatch(text):
+        raise PydanticCustomError("uri", "Must be a URI as in RFC 3986, with all other characters percent-encoded")
+    return text
+
+
+def _prompt(text: str) -> str:
+    # As JavaScript counts: what lies beyond the first 65,536 characters of Unicode, such as an emoji, is two.
+    if len(text.encode("utf-16-le")) > 2 * _MAX_PROMPT_UNITS:
+        raise PydanticCustomError("prompt", f"Must be at most {_MAX_PROMPT_UNITS} UTF-16 units")
     return text
 
 
@@ -113,7 +131,7 @@ class _HailuoParams(_Body):
 
 
 class _GenerateBody(_Body):
-    prompt: Annotated[str, Field(min_length=1, max_length=2000)]
+    prompt: Annotated[str, Field(min_length=1), AfterValidator(_prompt)]
     model: Literal["hailuo-02", "hailuo-2.3", "hailuo-2.3-fast", "hailuo-03"]
     params: Annotated[_HailuoParams, Field(alias="hailuoParams")] = _HailuoParams()
     webhook_url: Annotated[_Url | None, Field(alias="webhookUrl")] = None
@@ -129,7 +147,12 @@ class JobQuery(_Strict):
     - `before`: the place that the `cursor` stands for; None for the newest jobs.
     - `status`, `model`, `search` (a job id, in lower case): only jobs that have these; None for any.
     - `scope`: `user` (default) or `team`; the sandbox has one user, so that both are the same.
+    - `include_models`: `true` when the answer is to tell the models of all jobs, default `false`.
+
+    What else it holds is ignored.
     """
+
+    model_config = ConfigDict(extra="ignore")
 
     limit: Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole_number)] = 20
     before: Annotated[Place | None, PlainValidator(_place), Field(alias="cursor")] = None
@@ -137,6 +160,7 @@ class JobQuery(_Strict):
     model: Annotated[str, Field(min_length=1)] | None = None
     scope: Literal["user", "team"] = "user"
     search: Annotated[str, AfterValidator(_uuid)] | None = None
+    include_models: Literal["true", "false"] = "false"
 
     @field_validator("*", mode="before")
     @classmethod
@@ -202,9 +226,17 @@ def submission_json(job: Job) -> Json:
 def job_json(job: Job, *, now: int, base_url: str) -> Json:
     """Return a job as `GET /v2/jobs/{id}` tells it (Apiframe reference, "Get a job").
 
-    Parameters: `now`, the present moment in milliseconds since the epoch; `base_url`, where the video is.
+    :param job: the job.
+    :param now: the present moment in milliseconds since the epoch.
+    :param base_url: where the video is.
+    :return: the job, decoded.
     """
     not_input = {"model", "webhookUrl", "webhookEvents"}
+    told = {name: value for name, value in job.order.body.items() if name not in not_input}
+    return {**_listed_json(job, now, base_url), "input": told}
+
+
+def _listed_json(job: Job, now: int, base_url: str) -> Json:
     return {
         "id": job.id,
         "status": job.status.value,
@@ -214,39 +246,54 @@ def job_json(job: Job, *, now: int, base_url: str) -> Json:
         "error": job.error,
         "creditCost": job.credit_cost,
         "webhookStatus": job.webhook_status,
-        "input": {name: value for name, value in job.order.body.items() if name not in not_input},
         "expired": job.expired,
         "createdAt": _timestamp(job.created_at),
         "completedAt": _timestamp(job.completed_at),
     }
 
 
-def page_json(jobs: Sequence[Job], *, has_more: bool, now: int, base_url: str) -> Json:
+def page_json(
+    jobs: Sequence[Job], *, has_more: bool, now: int, base_url: str, models: Sequence[str] | None = None
+) -> Json:
     """Return a page of jobs as `GET /v2/jobs` tells it (Apiframe reference, "List jobs").
 
-    Parameters: `jobs`, newest first; `has_more`, whether older ones follow; the others as for `job_json`.
+    :param jobs: the jobs, newest first; what they were asked for is not told.
+    :param has_more: whether older ones follow.
+    :param now: the present moment in milliseconds since the epoch.
+    :param base_url: where the videos are.
+    :param models: the models of all jobs, None when nobody asked for them.
+    :return: the page, decoded.
     """
-    return {
-        "jobs": [job_json(job, now=now, base_url=base_url) for job in jobs],
+    page = {
+        "jobs": [_listed_json(job, now, base_url) for job in jobs],
         "nextCursor": _cursor(jobs[-1].place) if has_more else None,
         "hasMore": has_more,
     }
+    return page if models is None else {**page, "models": models}
 
 
 def event_json(event: Event, *, base_url: str) -> Json:
-    """Return the body of a webhook (Apiframe reference, "Webhooks"); `base_url` is where the video is."""
+    """Return the body of a webhook (Apiframe reference, "Webhooks").
+
+    :param event: what happened.
+    :param base_url: where the video is.
+    :return: the body, decoded.
+    """
     job = event.job
-    body = {
-        "event": event.kind.value,
-        "jobId": job.id,
-        "status": job.status.value,
-        "progress": job.progress(event.at),
-        "result": _result(job, base_url),
-        "model": job.order.model,
-        "creditCost": job.credit_cost,
-        "completedAt": _timestamp(job.completed_at),
-    }
-    return body | {"error": job.error} if event.kind is EventKind.FAILED else body
+    body = {"event": event.kind.value, "jobId": job.id, "status": job.status.value, "model": job.order.model}
+    match event.kind:
+        case EventKind.PROGRESS:
+            return {**body, "progress": job.progress(event.at)}
+        case EventKind.FAILED:
+            return {**body, "error": job.error}
+        case EventKind.COMPLETED:
+            return {
+                **body,
+                "progress": job.progress(event.at),
+                "result": _result(job, base_url),
+                "creditCost": job.credit_cost,
+                "completedAt": _timestamp(job.completed_at),
+            }
 
 
 def upload_json(upload: Upload, *, base_url: str) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -57,6 +58,30 @@ def test_a_spoiled_submission_is_a_passing_error_and_its_repetition_pays_once(fl
         assert raised.value.transient
         assert send(flavour, patient, SUBMISSION).job_id == send(flavour, patient, SUBMISSION).job_id
         assert sum(sandbox.stats()["jobs"].values()) == 1
+        assert sandbox.stats()["creditsCharged"] == 5
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 409, 418])
+@pytest.mark.parametrize("html", [False, True])
+def test_any_odd_answer_to_a_look_is_an_error_of_ours_that_tells_its_status(flavour: str, status: int, html: bool):
+    with Sandbox(faults=[{"fault": "error", "status": status, "html": html}]) as sandbox:
+        settings = Settings(api_key=sandbox.api_key, base_url=sandbox.base_url, retries=0)
+
+        with pytest.raises(errors.ApiframeError) as raised:
+            send(flavour, settings, calls.get_job("00000000-0000-4000-8000-000000000000"))
+        assert raised.value.status == status
+
+
+@pytest.mark.parametrize("flavour", ["sync", "async"])
+def test_a_submission_that_is_still_in_progress_is_one_job(flavour: str):
+    with Sandbox(faults=[{"fault": "in-progress", "times": 1}]) as sandbox:
+        settings = Settings(api_key=sandbox.api_key, base_url=sandbox.base_url)
+
+        with suppress(errors.ConflictError):
+            send(flavour, settings, SUBMISSION)
+        (job,) = sandbox.jobs()
+        assert send(flavour, settings, SUBMISSION).job_id == job["id"]
         assert sandbox.stats()["creditsCharged"] == 5
 
 

@@ -89,15 +89,25 @@ def test_a_job_has_the_documented_fields(wire: httpx.Client, client: Client):
             "completedAt",
         }
     assert (young["result"], young["error"], young["completedAt"], young["expired"]) == (None, None, None, False)
+    assert (young["status"], young["progress"]) == ("QUEUED", 0)
     assert (done["status"], done["progress"], done["creditCost"]) == ("COMPLETED", 100, 5)
     assert done["result"].keys() == {"videoUrl"}
     assert done["createdAt"].endswith("Z")
-    assert done["input"]["prompt"] == "a sunrise"
+    assert done.pop("input")["prompt"] == "a sunrise"
+    assert wire.get("/v2/jobs", params={"search": job_id}).json()["jobs"] == [done]
 
 
 @pytest.mark.parametrize(
     ("params", "price"),
-    [({}, 5), ({"duration": 10}, 8), ({"resolution": "1080p"}, 10), ({"resolution": "768p", "duration": 6}, 5)],
+    [
+        ({}, 5),
+        ({"duration": 10}, 8),
+        ({"resolution": "1080p"}, 10),
+        ({"resolution": "768p", "duration": 6}, 5),
+        ({"model": "hailuo-2.3"}, 5),
+        ({"model": "hailuo-2.3", "duration": 10}, 10),
+        ({"model": "hailuo-2.3", "resolution": "1080p"}, 10),
+    ],
 )
 def test_prices(client: Client, sandbox: Sandbox, params: dict, price: int):
     before = sandbox.stats()["credits"]
@@ -112,6 +122,7 @@ def test_a_failed_job_is_refunded_in_full(client: Client, sandbox: Sandbox):
     job = finished(client, client.send(calls.generate_video(VideoRequest(prompt="[[fail: no]]"))).job_id)
 
     assert (job.status, job.error, job.credit_cost, job.video_url) == ("FAILED", "no", 0, None)
+    assert job.progress == 0
     assert sandbox.stats()["credits"] == before
 
 
@@ -121,6 +132,7 @@ def test_a_failed_job_is_refunded_in_full(client: Client, sandbox: Sandbox):
         {"model": "hailuo-02"},
         {"prompt": "", "model": "hailuo-02"},
         {"prompt": "x" * 2001, "model": "hailuo-02"},
+        {"prompt": "🌅" * 1001, "model": "hailuo-02"},
         {"prompt": "x"},
         {"prompt": "x", "model": "sora"},
         {"prompt": "x", "model": "hailuo-02", "hailuoParams": {"duration": 10, "resolution": "1080p"}},
@@ -129,6 +141,9 @@ def test_a_failed_job_is_refunded_in_full(client: Client, sandbox: Sandbox):
         {"prompt": "x", "model": "hailuo-02", "hailuoParams": {"image": None}},
         {"prompt": "x", "model": "hailuo-03", "hailuoParams": {"end_image": "https://example.com/a.png"}},
         {"prompt": "x", "model": "hailuo-02", "webhook_url": "https://example.com"},
+        {"prompt": "x", "model": "hailuo-02", "webhookUrl": "https://exämple.com"},
+        {"prompt": "x", "model": "hailuo-02", "hailuoParams": {"image": "https://example.com/a b.png"}},
+        {"prompt": "x", "model": "hailuo-02", "hailuoParams": {"end_image": "https://example.com/100%"}},
         {"prompt": "x", "model": "hailuo-02", "webhookEvents": []},
         {"prompt": "x", "model": "hailuo-02", "surprise": 1},
     ],
@@ -157,6 +172,15 @@ def test_401_for_a_wrong_key_on_each_endpoint(sandbox: Sandbox):
     ):
         with pytest.raises(errors.AuthenticationError):
             send_wrong_key(sandbox, call)
+
+
+def test_401_says_whether_the_key_is_missing_or_wrong(sandbox: Sandbox):
+    answers = [httpx.get(f"{sandbox.base_url}/v2/me", headers=sent) for sent in ({}, {"X-API-Key": "afk_wrong"})]
+
+    assert [(answer.status_code, answer.json()) for answer in answers] == [
+        (401, {"error": "API key is required"}),
+        (401, {"error": "Invalid API key"}),
+    ]
 
 
 def test_402_tells_the_credits():
@@ -216,6 +240,16 @@ def test_walking_the_pages_meets_each_job_once_newest_first(client: Client):
     assert places == sorted(places, reverse=True)
     assert len({job.id for job in met}) == len(met)
     assert page.next_cursor is None
+
+
+def test_a_list_takes_any_query_and_tells_the_models_that_there_are(wire: httpx.Client):
+    submitted = wire.post("/v2/videos/generate", json={"prompt": "x", "model": "hailuo-03"}).json()
+    page = wire.get("/v2/jobs", params={"limit": 1, "sort": "oldest", "include_models": "true"}).json()
+
+    assert [job["id"] for job in page["jobs"]] == [submitted["jobId"]]
+    assert "hailuo-03" in page["models"]
+    assert "models" not in wire.get("/v2/jobs").json()
+    assert wire.get("/v2/jobs", params={"include_models": "1"}).status_code == 400
 
 
 def test_the_account(client: Client, sandbox: Sandbox):

@@ -43,12 +43,15 @@ class TestKey:
     def test_is_needed(self, api: Api, method: str, path: str, key: str | None) -> None:
         headers = [] if key is None else [(b"X-API-Key", key.encode("latin-1"))]
         with httpx.Client(base_url=api.base_url, trust_env=False) as stranger:
-            assert_error(stranger.request(method, path, headers=headers), 401)
+            answer = stranger.request(method, path, headers=headers)
+        assert_error(answer, 401)
+        assert answer.json()["error"] == ("Invalid API key" if key else "API key is required")
 
     def test_is_not_needed_for_files_and_stats(self, api: Api) -> None:
         with httpx.Client(base_url=api.base_url, trust_env=False) as stranger:
             assert stranger.get("/").json()["name"] == "hailuo-sandbox"
             assert stranger.get("/sandbox/stats").status_code == 200
+            assert stranger.get("/sandbox/jobs").status_code == 200
             upload = api.post("/v2/uploads", files={"file": PNG}).json()
             assert stranger.get(upload["url"]).content == PNG
 
@@ -178,12 +181,38 @@ class TestJobs:
         assert len(found(scope="team")) == 2
         assert len(found()) == 2
 
+    def test_of_a_list_leave_out_what_was_asked_for(self, api: Api) -> None:
+        job = api.job(api.submit())
+        (listed,) = api.get(f"/v2/jobs?search={job['id']}").json()["jobs"]
+        assert job.pop("input") == {"prompt": "a wave"}
+        assert listed == job
+
+    def test_may_come_with_the_models_that_there_are(self, start: Callable[..., Api]) -> None:
+        api = start()
+        for model in ("hailuo-2.3", "hailuo-02", "hailuo-02"):
+            api.submit(model=model)
+        page = api.get("/v2/jobs?limit=1&include_models=true&page=2").json()
+        assert (page["models"], len(page["jobs"])) == (["hailuo-02", "hailuo-2.3"], 1)
+        assert "models" not in api.get("/v2/jobs?include_models=false").json()
+        assert set(assert_error(api.get("/v2/jobs?include_models=1"), 400)["details"]) == {"include_models"}
+
     def test_come_twenty_at_a_time_by_default(self, start: Callable[..., Api]) -> None:
         api = start()
         for _ in range(21):
             api.submit()
         page = api.get("/v2/jobs").json()
         assert (len(page["jobs"]), page["hasMore"]) == (20, True)
+
+
+def test_all_jobs_are_told_whatever_goes_wrong(start: Callable[..., Api]) -> None:
+    api = start(faults=[{"fault": "reset", "skip": 101}, {"fault": "vanished"}])
+    ids = {api.submit() for _ in range(101)}
+    jobs = api.sandbox.jobs()
+    assert {job["id"] for job in jobs} == ids
+    assert [job["createdAt"] for job in jobs] == sorted((job["createdAt"] for job in jobs), reverse=True)
+    assert jobs[0]["input"] == {"prompt": "a wave"}
+    assert api.get("/").json()["jobs"] == f"{api.sandbox.base_url}/sandbox/jobs"
+    assert api.sandbox.stats()["faults"] == {}
 
 
 def test_me_tells_the_balance_and_only_the_start_of_the_key(start: Callable[..., Api]) -> None:
@@ -270,11 +299,15 @@ class TestUploads:
             ({"data": {"file": "text"}}, {"file"}),
             ({"files": {"image": PNG}}, {"image"}),
             ({"files": [("file", PNG), ("file", PNG)]}, {"file"}),
-            ({"files": {"file": PNG}, "data": {"name": "x"}}, {"name"}),
+            ({"files": {"file": PNG, "image": PNG}}, {"image"}),
         ],
     )
     def test_of_another_shape_are_refused(self, api: Api, request_: dict[str, Any], fields: set[str]) -> None:
         assert set(assert_error(api.post("/v2/uploads", **request_), 400)["details"]) == fields
+
+    def test_may_come_with_other_text(self, api: Api) -> None:
+        answer = api.post("/v2/uploads", files={"file": PNG}, data={"name": "x", "kind": "video"})
+        assert (answer.status_code, answer.json()["kind"]) == (201, "image")
 
     def test_that_are_no_multipart_are_refused(self, api: Api) -> None:
         headers = {"content-type": "multipart/form-data"}

@@ -89,7 +89,7 @@ def test_a_wrong_option_is_named(option: str, value: str, capsys: pytest.Capture
     ("faults", "complaint"),
     [
         ('{"fault": "reset"}', "must be a valid list"),
-        ('[{"fault": "error", "status": 200}]', "[0].status: must be greater than or equal to 400 (given: 200)"),
+        ('[{"fault": "error", "status": 200}]', "[0].status: must be greater than or equal to 300 (given: 200)"),
         ("[{", "line 1 column 3"),
         ("no-such-file.json", "No such file or directory: 'no-such-file.json'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
@@ -10,9 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import JSONResponse
 
 from airflow_provider_hailuo.apiframe.models import JobStatus
-from airflow_provider_hailuo.sandbox.damage import UNKNOWN_STATUS
+from airflow_provider_hailuo.sandbox.damage import UNKNOWN_STATUS, damaged, fits
+from airflow_provider_hailuo.sandbox.faults import LateUrlRule
 
 Api = Any
 Disturb = Callable[..., None]
@@ -24,11 +27,21 @@ def jobs_created(api: Api) -> int:
     return int(api.sandbox.stats()["jobsCreated"])
 
 
+def without_input(job: dict[str, Any]) -> dict[str, Any]:
+    assert job.pop("input")["prompt"]
+    return job
+
+
 class TestError:
     @pytest.mark.parametrize(
         ("status", "reason"),
         [
-            (401, "Unauthorized"),
+            (302, "Found"),
+            (400, "Bad Request"),
+            (401, "Invalid API key"),
+            (403, "API key is inactive"),
+            (404, "Not Found"),
+            (409, "Conflict"),
             (429, "Too Many Requests"),
             (500, "Internal Server Error"),
             (502, "Bad Gateway"),
@@ -54,12 +67,24 @@ class TestError:
             "creditsAvailable": 0,
         }
 
-    def test_can_be_a_page_of_a_proxy(self, api: Api, disturb: Disturb) -> None:
-        disturb({"fault": "error", "status": 502, "html": True, "retryAfter": 1})
+    @pytest.mark.parametrize(("status", "reason"), [(302, "Found"), (404, "Not Found"), (502, "Bad Gateway")])
+    def test_can_be_a_page_of_a_proxy(self, api: Api, disturb: Disturb, status: int, reason: str) -> None:
+        disturb({"fault": "error", "status": status, "html": True, "retryAfter": 1})
         answer = api.get("/v2/me")
-        assert (answer.status_code, answer.headers["retry-after"]) == (502, "1")
+        assert (answer.status_code, answer.headers["retry-after"]) == (status, "1")
         assert answer.headers["content-type"].startswith("text/html")
-        assert "<h1>502 Bad Gateway</h1>" in answer.text
+        assert f"<h1>{status} {reason}</h1>" in answer.text
+
+    @pytest.mark.parametrize("html", [False, True])
+    def test_of_any_status_is_an_answer_like_any_other(
+        self, api: Api, disturb: Disturb, caplog: pytest.LogCaptureFixture, html: bool
+    ) -> None:
+        for status in range(300, 600):
+            disturb({"fault": "error", "status": status, "html": html})
+            answer = api.get("/v2/me")
+            # HTTP has no 304 with a body.
+            assert (answer.status_code, answer.content == b"") == (status, status == 304)
+        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
     @pytest.mark.parametrize("seconds", [0, 7, 10**9])
     def test_can_tell_when_to_come_back(self, api: Api, disturb: Disturb, seconds: int) -> None:
@@ -78,6 +103,34 @@ class TestError:
         assert api.generate(key="key").status_code == 202
         stats = api.sandbox.stats()
         assert (stats["jobsCreated"], stats["idempotentReplays"], stats["creditsCharged"]) == (1, 1, 5)
+
+
+class TestInProgress:
+    def test_lasts_until_the_original_is_told(self, start: Callable[..., Api]) -> None:
+        api = start(faults=[{"fault": "in-progress", "times": 2}])
+        answers = [api.generate(key="key") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [409, 409, 202]
+        assert [set(answer.json()) for answer in answers[:2]] == [{"error"}] * 2
+        assert "in progress" in answers[0].json()["error"]
+        (job,) = api.sandbox.jobs()
+        assert answers[2].json()["jobId"] == job["id"]
+        assert api.sandbox.stats()["creditsCharged"] == 5
+
+    def test_may_follow_an_answer_that_was_lost(self, start: Callable[..., Api]) -> None:
+        api = start(faults=[{"fault": "error", "status": 502, "after": True, "times": 1}, {"fault": "in-progress"}])
+        assert [api.generate(key="key").status_code for _ in range(3)] == [502, 409, 409]
+        assert jobs_created(api) == 1
+
+    def test_is_told_of_accepted_submissions_with_a_key_only(self, start: Callable[..., Api]) -> None:
+        api = start(credits=10, faults=[{"fault": "in-progress"}])
+        headers = {"Idempotency-Key": ""}
+        body = {"prompt": "a wave", "model": "hailuo-02"}
+        assert api.post("/v2/videos/generate", json=body, headers=headers).status_code == 202
+        assert api.generate().status_code == 202
+        assert api.sandbox.stats()["faults"] == {}
+        assert api.generate(key="key").json()["creditsRequired"] == 5
+        assert "details" in api.generate("", key="key").json()
+        assert api.get("/v2/me").status_code == 200
 
 
 class TestBody:
@@ -135,15 +188,20 @@ def test_wrong_types(api: Api, disturb: Disturb) -> None:
 
 
 class TestJob:
-    """One job is COMPLETED, another one is not: `told` returns what the API tells of them, singly and on pages."""
+    """One job is COMPLETED, another one is not: `told` returns what the API tells of them, singly and on pages.
+
+    That is without what was asked for, which pages never tell.
+    """
 
     @pytest.fixture
-    def told(self, api: Api, disturb: Disturb) -> Callable[[str], Any]:
+    def told(self, api: Api, disturb: Disturb, eventually: Any) -> Callable[[str], Any]:
         ids = api.submit(), api.submit("[[stall]]")
-        honest = [api.job(job_id) for job_id in ids]
+        # The one that renders no longer changes.
+        eventually(lambda: api.job(ids[1])["progress"] == 99)
+        honest = [without_input(api.job(job_id)) for job_id in ids]
 
-        def told(fault: str) -> Any:
-            disturb({"fault": fault})
+        def told(fault: str, **more: Any) -> Any:
+            disturb({"fault": fault, **more})
             answers = [api.get(f"/v2/jobs/{job_id}") for job_id in ids]
             pages = [api.get(f"/v2/jobs?search={job_id}").json()["jobs"] for job_id in ids]
             (report,) = api.get("/sandbox/faults").json()
@@ -161,7 +219,7 @@ class TestJob:
         assert UNKNOWN_STATUS not in set(JobStatus)
         honest, answers, pages, struck = told("unknown-status")
         odd = [{**job, "status": UNKNOWN_STATUS} for job in honest]
-        assert [answer.json() for answer in answers] == odd
+        assert [without_input(answer.json()) for answer in answers] == odd
         assert pages == [[job] for job in odd]
         assert struck == 4
 
@@ -169,7 +227,7 @@ class TestJob:
         (completed, rendering), answers, pages, struck = told("no-url")
         odd = [{**completed, "result": None}, rendering]
         assert completed["result"]["videoUrl"]
-        assert [answer.json() for answer in answers] == odd
+        assert [without_input(answer.json()) for answer in answers] == odd
         assert pages == [[job] for job in odd]
         assert struck == 2
 
@@ -177,12 +235,47 @@ class TestJob:
         (completed, rendering), answers, pages, struck = told("expired")
         odd = [{**completed, "expired": True}, rendering]
         assert completed["expired"] is False
-        assert [answer.json() for answer in answers] == odd
+        assert [without_input(answer.json()) for answer in answers] == odd
         assert pages == [[job] for job in odd]
         assert struck == 2
 
+    def test_has_no_url_yet_although_it_is_completed(self, told: Any) -> None:
+        (completed, rendering), answers, pages, struck = told("late-url", delay=600)
+        odd = [{**completed, "result": None}, rendering]
+        assert [without_input(answer.json()) for answer in answers] == odd
+        assert pages == [[job] for job in odd]
+        assert struck == 2
+
+    @pytest.mark.parametrize(("seconds", "late"), [(-1, True), (0, True), (4.999, True), (5, False), (5000, False)])
+    def test_has_its_url_some_seconds_after_its_completion(self, seconds: float, late: bool) -> None:
+        rule = LateUrlRule(fault="late-url")
+        job = {"status": "COMPLETED", "completedAt": "2026-03-15T10:03:02.500Z", "result": {"videoUrl": "http://x"}}
+        now = datetime(2026, 3, 15, 10, 3, 2, 500_000, timezone.utc) + timedelta(seconds=seconds)
+        for answer in (JSONResponse(job), JSONResponse({"jobs": [job]})):
+            assert fits(rule, answer, keyed=False, now=now) is late
+            told = json.loads(bytes(damaged(rule, answer, now).body))
+            (told,) = told.get("jobs", [told])
+            assert told == {**job, "result": None if late else job["result"]}
+
+    def test_comes_without_result_in_a_list(self, told: Any) -> None:
+        honest, answers, pages, struck = told("summary-list")
+        assert [without_input(answer.json()) for answer in answers] == honest
+        assert pages == [[{name: value for name, value in job.items() if name != "result"}] for job in honest]
+        assert struck == 2
+
+    @pytest.mark.parametrize("shape", ["video_url", "url", "output"])
+    def test_is_told_in_other_words(self, told: Any, shape: str) -> None:
+        (completed, rendering), answers, pages, struck = told("other-case", shape=shape)
+        url = f" {completed['result']['videoUrl']}\n"
+        result = {shape: [url] if shape == "output" else url}
+        odd = [{**completed, "status": "completed", "result": result}, {**rendering, "status": "Processing"}]
+        assert [without_input(answer.json()) for answer in answers] == odd
+        assert pages == [[job] for job in odd]
+        assert struck == 4
+
     def test_that_cannot_be_changed_is_not_struck(self, start: Callable[..., Api]) -> None:
-        rules = [{"fault": fault} for fault in ("vanished", "unknown-status", "no-url", "expired")]
+        faults = ("vanished", "unknown-status", "no-url", "expired", "late-url", "summary-list", "other-case")
+        rules = [{"fault": fault} for fault in faults]
         api = start(render_seconds=0, retention_seconds=0, faults=rules)
         assert api.get("/v2/jobs").json()["jobs"] == []
         assert api.get("/v2/jobs/nonsense").status_code == 400

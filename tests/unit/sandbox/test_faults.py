@@ -119,6 +119,11 @@ class TestWhen:
         routes = [faults.choose("GET /v2/jobs", lambda _, fits=fits: fits) for fits in (False, True, False, True)]
         assert [rule and rule.fault for rule in routes] == [None, None, None, "no-url"]
 
+    def test_only_requests_that_the_fault_is_about_without_a_route(self, strikes: Any) -> None:
+        routes = (ME, JOB, "GET /v2/jobs", GENERATE)
+        assert strikes({"fault": "summary-list"})(*routes) == [None, None, "summary-list", None]
+        assert strikes({"fault": "in-progress"})(*routes) == [None, None, None, "in-progress"]
+
     def test_chance_depends_on_the_seed_alone(self, strikes: Any) -> None:
         rule = {"fault": "reset", "probability": 0.5}
         one, two, other = (strikes(rule, seed=seed)(*[ME] * 50) for seed in (1, 1, 2))
@@ -127,7 +132,7 @@ class TestWhen:
 
 
 EXAMPLES: list[dict[str, Any]] = [
-    {"fault": "error", "status": 400},
+    {"fault": "error", "status": 300},
     {"fault": "error", "status": 599, "html": True, "after": True},
     {"fault": "error", "status": 429, "retryAfter": 10**9, "httpDate": True},
     {"fault": "error", "status": 429, "retryAfter": 0},
@@ -144,6 +149,14 @@ EXAMPLES: list[dict[str, Any]] = [
     {"fault": "unknown-status", "times": None},
     {"fault": "no-url", "route": "GET /v2/jobs/{id}"},
     {"fault": "expired"},
+    {"fault": "late-url"},
+    {"fault": "late-url", "delay": 0.5, "route": "GET /v2/jobs"},
+    {"fault": "summary-list"},
+    {"fault": "summary-list", "route": "GET /v2/jobs"},
+    {"fault": "other-case"},
+    *({"fault": "other-case", "shape": shape} for shape in ("video_url", "url", "output")),
+    {"fault": "in-progress"},
+    {"fault": "in-progress", "route": "POST /v2/videos/generate", "times": 2},
 ]
 
 MISTAKES: list[tuple[Any, str, str]] = [
@@ -154,7 +167,7 @@ MISTAKES: list[tuple[Any, str, str]] = [
     ([{"fault": "gremlins"}], "faults [0]: ", "'gremlins'"),
     ([{"fault": None}], "faults [0]: ", "None"),
     ([{"fault": "reset"}, {"fault": "error"}], "faults [1].status: ", "required"),
-    ([{"fault": "error", "status": 399}], "faults [0].status: ", "399"),
+    ([{"fault": "error", "status": 299}], "faults [0].status: ", "299"),
     ([{"fault": "error", "status": 600}], "faults [0].status: ", "600"),
     ([{"fault": "error", "status": "503"}], "faults [0].status: ", "'503'"),
     ([{"fault": "error", "status": 503.5}], "faults [0].status: ", "503.5"),
@@ -177,6 +190,12 @@ MISTAKES: list[tuple[Any, str, str]] = [
     ([{"fault": "reset", "route": ["GET /v2/me"]}], "faults [0].route: ", "['GET /v2/me']"),
     ([{"fault": "wrong-types", "route": "GET /uploads/{id}"}], "faults [0].route: ", "'GET /uploads/{id}'"),
     ([{"fault": "no-url", "route": "GET /v2/me"}], "faults [0].route: ", "'GET /v2/me'"),
+    ([{"fault": "late-url", "delay": 0}], "faults [0].delay: ", "(given: 0)"),
+    ([{"fault": "late-url", "route": "GET /v2/me"}], "faults [0].route: ", "'GET /v2/me'"),
+    ([{"fault": "summary-list", "route": "GET /v2/jobs/{id}"}], "faults [0].route: ", "'GET /v2/jobs/{id}'"),
+    ([{"fault": "other-case", "shape": "uri"}], "faults [0].shape: ", "'uri'"),
+    ([{"fault": "in-progress", "route": "GET /v2/jobs"}], "faults [0].route: ", "'GET /v2/jobs'"),
+    ([{"fault": "in-progress", "after": True}], "faults [0].after: ", "True"),
     ([{"fault": "reset", "skip": -1}], "faults [0].skip: ", "-1"),
     ([{"fault": "reset", "skip": True}], "faults [0].skip: ", "True"),
     ([{"fault": "reset", "times": 0}], "faults [0].times: ", "(given: 0)"),

@@ -75,8 +75,8 @@ class TestTime:
     @pytest.mark.parametrize(
         ("seconds", "status", "progress"),
         [
-            (0, "QUEUED", None),
-            (9.999, "QUEUED", None),
+            (0, "QUEUED", 0),
+            (9.999, "QUEUED", 0),
             (10, "PROCESSING", 0),
             (55, "PROCESSING", 50),
             (99.999, "PROCESSING", 99),
@@ -84,9 +84,7 @@ class TestTime:
             (5000, "COMPLETED", 100),
         ],
     )
-    def test_drives_a_job(
-        self, studio: Studio, clock: Clock, seconds: float, status: str, progress: int | None
-    ) -> None:
+    def test_drives_a_job(self, studio: Studio, clock: Clock, seconds: float, status: str, progress: int) -> None:
         job = studio.submit(order())
         clock.pass_(seconds)
         job = now(studio, job)
@@ -145,7 +143,7 @@ class TestPrompt:
         assert now(studio, job).status is JobStatus.PROCESSING
         clock.pass_(1)
         job = now(studio, job)
-        assert (job.status, job.error, job.progress(studio.now)) == (JobStatus.FAILED, "content policy", None)
+        assert (job.status, job.error, job.progress(studio.now)) == (JobStatus.FAILED, "content policy", 0)
         assert job.completed_at == job.created_at + 100_000
 
     def test_may_leave_the_reason_open(self, studio: Studio, clock: Clock) -> None:
@@ -199,9 +197,23 @@ class TestPrompt:
 
 
 class TestCredits:
-    @pytest.mark.parametrize(("resolution", "duration", "price"), [("768p", 6, 5), ("768p", 10, 8), ("1080p", 6, 10)])
-    def test_are_charged_at_submission(self, studio: Studio, resolution: str, duration: int, price: int) -> None:
-        job = studio.submit(order(resolution=resolution, duration=duration))
+    @pytest.mark.parametrize(
+        ("model", "resolution", "duration", "price"),
+        [
+            ("hailuo-02", "768p", 6, 5),
+            ("hailuo-02", "768p", 10, 8),
+            ("hailuo-02", "1080p", 6, 10),
+            ("hailuo-2.3", "768p", 6, 5),
+            ("hailuo-2.3", "768p", 10, 10),
+            ("hailuo-2.3", "1080p", 6, 10),
+            ("hailuo-2.3-fast", "768p", 10, 10),
+            ("hailuo-03", "768p", 10, 10),
+        ],
+    )
+    def test_are_charged_at_submission(
+        self, studio: Studio, model: str, resolution: str, duration: int, price: int
+    ) -> None:
+        job = studio.submit(order(model=model, resolution=resolution, duration=duration))
         assert job.credit_cost == price
         assert (studio.credits, studio.credits_charged) == (1000 - price, price)
 
@@ -362,7 +374,7 @@ class TestEvents:
         clock.pass_(seconds)
         studio.settle()
         told = [e.job.progress(e.at) for e in studio.take_events()]
-        assert all(t is not None and t >= reached for t, reached in zip(told, (25, 50, 75), strict=True))
+        assert all(t >= reached for t, reached in zip(told, (25, 50, 75), strict=True))
 
     def test_come_only_when_asked_for(self, studio: Studio, clock: Clock) -> None:
         studio.submit(order())
@@ -391,6 +403,13 @@ class TestEvents:
         assert studio.submit(order()).webhook_status is None
         clock.pass_(100)
         assert now(studio, job).webhook_status is None
+
+
+def test_models_are_told_once_each(studio: Studio) -> None:
+    assert studio.models() == []
+    for model in ("hailuo-2.3", "hailuo-02", "hailuo-2.3"):
+        studio.submit(order(model=model))
+    assert studio.models() == ["hailuo-02", "hailuo-2.3"]
 
 
 def test_statuses_are_counted(studio: Studio, clock: Clock) -> None:

@@ -77,6 +77,7 @@ class TestOrder:
         [
             body(prompt="x" * 2000),
             body(prompt="한" * 2000),
+            body(prompt="🌅" * 1000),
             body(prompt="\x00\n🌅"),
             body(model="hailuo-2.3"),
             body(model="hailuo-2.3-fast"),
@@ -104,6 +105,7 @@ class TestOrder:
             ({"prompt": "a"}, {"model"}),
             (body(prompt=""), {"prompt"}),
             (body(prompt="x" * 2001), {"prompt"}),
+            (body(prompt="🌅" * 1000 + "x"), {"prompt"}),
             (body(prompt=7), {"prompt"}),
             (body(prompt=None), {"prompt"}),
             (body(prompt=["a"]), {"prompt"}),
@@ -155,6 +157,53 @@ class TestOrder:
     )
     def test_is_refused_by_field(self, value: dict[str, Any], paths: set[str]) -> None:
         assert set(refused(value)) == paths
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://example.com",
+            "HTTPS://user:pa%20ss@Example.com:8080/a/b;c=1/@:!$&'()*+,~-._?q=/?:@#f/?",
+            "http://[::1]:9000/hook",
+            "http://user@[2001:db8::7]/?",
+            "http://xn--bcher-kva.example/%E2%98%83.png",
+            "http://under_score.example//",
+        ],
+    )
+    def test_takes_urls_as_in_rfc_3986(self, url: str) -> None:
+        assert parse(body(webhookUrl=url)).webhook_url == url
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://bücher.example/",
+            "http://example.com/☃.png",
+            "http://example.com/\u017f\u212a",
+            "http://example.com/?q=\u0665",
+            " http://example.com",
+            "http://example.com\n",
+            "http://exam\tple.com/",
+            "http://example.com/a b",
+            "http://example.com/\x00",
+            "http://example.com/100%",
+            "http://example.com/%zz",
+            "http://example.com/?q=%e",
+            *(f"http://example.com/a{mark}b" for mark in '\\|{}^[]"<>`'),
+            *(f"http://example.com/?q={mark}" for mark in '\\|{}^[]"<>`'),
+            *(f"http://example.com/#{mark}" for mark in '\\|{}^[]"<>`#'),
+            "http://[::1/",
+            "http://[nowhere]/",
+            "http://a[::1]/",
+            "http://[::1]a/",
+            "http:example.com",
+            "http:///example.com",
+            "http:\\\\example.com",
+            "http://a@b@example.com/",
+            "//example.com/a.png",
+        ],
+    )
+    def test_takes_no_others(self, url: str) -> None:
+        assert set(refused(hailuo(image=url))) == {"hailuoParams.image"}
+        assert set(refused(body(webhookUrl=url))) == {"webhookUrl"}
 
     @pytest.mark.parametrize("model", ["hailuo-2.3", "hailuo-2.3-fast", "hailuo-03"])
     def test_takes_an_end_image_for_hailuo_02_only(self, model: str) -> None:
@@ -215,6 +264,7 @@ class TestJobQuery:
         query = parse_job_query([])
         assert (query.limit, query.scope) == (20, "user")
         assert (query.before, query.status, query.model, query.search) == (None, None, None, None)
+        assert query.include_models == "false"
 
     def test_holds_what_was_asked_for(self) -> None:
         asked = {"limit": "100", "scope": "team", "status": "FAILED", "model": "kling", "search": ID.upper()}
@@ -239,13 +289,19 @@ class TestJobQuery:
             *(("search", value) for value in ("a wave", "", ID[:-1])),
             *(("cursor", value) for value in ("", "x", "AAAA", "é", "MTIz", "////", ID)),
             ("model", ""),
-            ("page", "2"),
+            *(("include_models", value) for value in ("", "1", "True", "yes")),
         ],
     )
     def test_is_refused_by_field(self, name: str, value: str) -> None:
         with pytest.raises(InvalidRequestError) as caught:
             parse_job_query([(name, value)])
         assert set(caught.value.details) == {name}
+
+    def test_holds_nothing_that_nobody_knows(self) -> None:
+        known = [("limit", "7"), ("include_models", "true")]
+        unknown = [("page", "2"), ("page", "3"), ("before", "x"), ("includeModels", "maybe")]
+        assert parse_job_query(known + unknown) == parse_job_query(known)
+        assert parse_job_query(known).include_models == "true"
 
     def test_has_each_value_once(self) -> None:
         with pytest.raises(InvalidRequestError) as caught:
@@ -309,7 +365,7 @@ class TestJobJson:
     def test_of_a_failed_job(self) -> None:
         job = Scene(prompt="[[fail: content policy]]").job_at(200)
         assert (job["status"], job["error"], job["creditCost"]) == ("FAILED", "content policy", 0)
-        assert (job["result"], job["progress"]) == (None, None)
+        assert (job["result"], job["progress"]) == (None, 0)
 
     def test_can_be_serialised(self) -> None:
         assert json.loads(json.dumps(Scene(prompt="한국 🌅").job_at(0)))["input"] == {"prompt": "한국 🌅"}
@@ -324,6 +380,18 @@ class TestPageJson:
         assert page["hasMore"] is True
         assert [j["id"] for j in page["jobs"]] == [scene.id]
         assert parse_job_query([("cursor", page["nextCursor"])]).before == Place(job.created_at, job.id)
+
+    def test_tells_all_of_a_job_but_what_was_asked_for(self) -> None:
+        scene = Scene()
+        complete = scene.job_at(200)
+        job = scene.studio.job(scene.id)
+        assert job
+        page = page_json([job], has_more=False, now=scene.moment, base_url=BASE)
+        assert page["jobs"] == [{name: value for name, value in complete.items() if name != "input"}]
+
+    def test_tells_the_models_when_they_are_given(self) -> None:
+        page = page_json([], has_more=False, now=0, base_url=BASE, models=["hailuo-02"])
+        assert page == {"jobs": [], "nextCursor": None, "hasMore": False, "models": ["hailuo-02"]}
 
     def test_ends_without_a_cursor(self) -> None:
         assert page_json([], has_more=False, now=0, base_url=BASE) == {
@@ -354,13 +422,11 @@ class TestEventJson:
 
     def test_of_a_failure_carries_the_error(self) -> None:
         (event,) = self.events(prompt="[[fail: no]]")
-        assert (event["event"], event["status"], event["error"], event["creditCost"]) == ("failed", "FAILED", "no", 0)
-        assert event["result"] is None
+        assert event == {"event": "failed", "jobId": "id", "status": "FAILED", "error": "no", "model": "hailuo-02"}
 
     def test_of_progress_carries_the_progress(self) -> None:
         events = self.events(webhookEvents=["progress"])
-        assert [(e["event"], e["status"], e["progress"], e["completedAt"]) for e in events] == [
-            ("progress", "PROCESSING", 25, None),
-            ("progress", "PROCESSING", 50, None),
-            ("progress", "PROCESSING", 75, None),
+        assert events == [
+            {"event": "progress", "jobId": "id", "status": "PROCESSING", "progress": percent, "model": "hailuo-02"}
+            for percent in (25, 50, 75)
         ]
