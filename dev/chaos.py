@@ -21,8 +21,6 @@ from typing import Any
 
 from local_airflow import LocalAirflow, exit_on_signals
 
-from airflow_provider_hailuo.apiframe import calls
-from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.models import Job
 from airflow_provider_hailuo.sandbox import Sandbox
 
@@ -104,17 +102,11 @@ class Chaos:
     def _jobs(self, run_id: str) -> dict[int, list[Job]]:
         """Return the jobs of a run by the map index of their task, which their prompts tell."""
         jobs: defaultdict[int, list[Job]] = defaultdict(list)
-        cursor = None
-        with Client(Settings(api_key=self.sandbox.api_key, base_url=self.sandbox.base_url)) as client:
-            while True:
-                page = client.send(calls.list_jobs(cursor=cursor))
-                for job in page.jobs:
-                    asked_by, _, n = str((job.input or {})["prompt"]).rpartition(" ")
-                    if asked_by == run_id:
-                        jobs[int(n)].append(job)
-                cursor = page.next_cursor
-                if cursor is None:
-                    return jobs
+        for told in self.sandbox.jobs():
+            asked_by, _, n = told["input"]["prompt"].rpartition(" ")
+            if asked_by == run_id:
+                jobs[int(n)].append(Job.model_validate(told))
+        return jobs
 
     def _urls(self, run_id: str) -> dict[int, str]:
         """Return the URLs in the XComs of the tasks of a run that ended well, by map index."""
