@@ -95,10 +95,11 @@ class HailuoHook(BaseHook):
             yield
         except AirflowNotFoundException as error:
             raise HailuoConnectionNotFoundError(
-                f"Airflow finds no connection {self.hailuo_conn_id!r}; it says so too while a secrets backend fails. "
-                "One that is set in the environment or in a secrets backend must be seen by workers and triggerers "
-                f"alike. If there is none, add it under Admin > Connections (type {self.hook_name!r}), or with: "
-                f"airflow connections add {self.hailuo_conn_id} --conn-type {self.conn_type} --conn-password afk_..."
+                f"Airflow finds no connection {self.hailuo_conn_id!r}; it says so too while a secrets backend fails, "
+                "and of one that it cannot parse. One that is set in the environment or in a secrets backend must be "
+                "seen by workers and triggerers alike. If there is none, add it under Admin > Connections (type "
+                f"{self.hook_name!r}), or with: airflow connections add {excerpt(self.hailuo_conn_id)} --conn-type "
+                f"{self.conn_type} --conn-password afk_..."
             ) from error
         except Exception as error:  # noqa: BLE001
             # Each secrets backend has its own; and not as the cause, whose text may cite the key.

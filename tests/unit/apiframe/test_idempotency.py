@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 
@@ -29,6 +30,27 @@ def test_the_key_is_the_same_in_another_process_and_for_ever():
         derive_key("dag/task", IDENTITY, REQUEST)
         == "dag/task/02ab75cb4eb0272fa0ae01cb3fe824fede7f6fdc452eb7d34c40461e1c98dac2"
     )
+
+
+def test_a_set_of_events_gives_the_same_key_in_each_process():
+    program = (
+        "from airflow_provider_hailuo.apiframe.idempotency import derive_key;"
+        "from airflow_provider_hailuo.apiframe.models import VideoRequest;"
+        "events = {'progress', 'completed', 'failed'};"
+        f"print(*events, derive_key('dag/task', {IDENTITY!r}, VideoRequest(prompt='x', webhook_events=events)))"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout.split()
+        for seed in ("1", "2", "3")
+    ]
+
+    assert len({tuple(events) for *events, _ in told}) > 1
+    assert len({key for *_, key in told}) == 1
 
 
 def test_whatever_differs_gives_another_key():

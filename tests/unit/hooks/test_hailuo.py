@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import traceback
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
 from airflow_provider_hailuo.apiframe.client import AsyncClient, Client
-from airflow_provider_hailuo.apiframe.errors import InvalidInputError
+from airflow_provider_hailuo.apiframe.errors import CredentialsUnavailableError, InvalidInputError
 from airflow_provider_hailuo.apiframe.models import Account
-from airflow_provider_hailuo.hooks.hailuo import HailuoHook, _describe
+from airflow_provider_hailuo.hooks import hailuo
+from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook, _describe
 from airflow_provider_hailuo.sandbox import Sandbox
 
 KEY = "afk_secret_of_the_test"
@@ -22,6 +25,7 @@ def settings_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     async def get_async():
         async with await HailuoHook("hailuo_test").get_async_conn() as client:
             assert isinstance(client, AsyncClient)
+            assert client.settings == await HailuoHook("hailuo_test").get_async_settings()
             return client.settings
 
     def get(**connection: object):
@@ -30,6 +34,7 @@ def settings_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
             return asyncio.run(get_async())
         with HailuoHook("hailuo_test").get_conn() as client:
             assert isinstance(client, Client)
+            assert client.settings == HailuoHook("hailuo_test").get_settings()
             return client.settings
 
     return get
@@ -63,19 +68,21 @@ def test_the_host_may_be_written_in_each_usual_way(settings_of, connection: dict
 
 
 @pytest.mark.parametrize(
-    ("extra", "timeout", "retries"),
+    ("extra", "timeout", "retries", "namespace"),
     [
-        ({"timeout": 60, "retries": 0}, 60.0, 0),
-        ({"timeout": "7.5", "retries": "2"}, 7.5, 2),
-        ({"timeout": None, "retries": None}, 30.0, 4),
-        ({"timeout": "", "other": [1]}, 30.0, 4),
-        ({}, 30.0, 4),
+        ({"timeout": 60, "retries": 0, "namespace": "prod"}, 60.0, 0, "prod"),
+        ({"timeout": "7.5", "retries": " 2 ", "namespace": " prod 1\n"}, 7.5, 2, "prod 1"),
+        ({"timeout": None, "retries": None, "namespace": None}, 30.0, 4, ""),
+        ({"timeout": "", "other": [1], "retries": " ", "namespace": ""}, 30.0, 4, ""),
+        ({"namespace": 7}, 30.0, 4, "7"),
+        ({}, 30.0, 4, ""),
+        ("null", 30.0, 4, ""),
     ],
 )
-def test_the_extra_fields(settings_of, extra: dict, timeout: float, retries: int):
+def test_the_extra_fields(settings_of, extra: object, timeout: float, retries: int, namespace: str):
     settings = settings_of(password=KEY, extra=extra)
 
-    assert (settings.timeout, settings.retries) == (timeout, retries)
+    assert (settings.timeout, settings.retries, settings.namespace) == (timeout, retries, namespace)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +96,10 @@ def test_the_extra_fields(settings_of, extra: dict, timeout: float, retries: int
         ({"password": KEY, "extra": {"timeout": [30]}}, "must be JSON like"),
         ({"password": KEY, "extra": {"timeout": -1}}, "timeout: -1.0: must be seconds above 0"),
         ({"password": KEY, "extra": {"retries": "many"}}, "must be JSON like"),
+        ({"password": KEY, "extra": {"retries": True}}, "must be JSON like"),
+        ({"password": KEY, "extra": "[1]"}, "must be JSON like"),
+        ({"password": KEY, "extra": {"namespace": "ключ"}}, "namespace: .*printable ASCII"),
+        ({"password": KEY, "host": "https://api.apiframe.ai/v2"}, "base_url: .*leave out /v2"),
     ],
 )
 def test_a_connection_that_will_not_do_says_what_to_type(settings_of, connection: dict, told: str):
@@ -99,11 +110,110 @@ def test_a_connection_that_will_not_do_says_what_to_type(settings_of, connection
     assert "hunter2" not in str(raised.value)
 
 
-def test_a_missing_connection_says_what_to_type():
-    with pytest.raises(AirflowNotFoundException, match="airflow connections add no_such_conn --conn-type hailuo"):
-        HailuoHook("no_such_conn").get_conn()
-    with pytest.raises(AirflowNotFoundException, match="airflow connections add no_such_conn --conn-type hailuo"):
-        asyncio.run(HailuoHook("no_such_conn").get_async_conn())
+LOOK_UPS = {
+    "get_conn": lambda hook: hook.get_conn(),
+    "get_async_conn": lambda hook: asyncio.run(hook.get_async_conn()),
+    "get_settings": lambda hook: hook.get_settings(),
+    "get_async_settings": lambda hook: asyncio.run(hook.get_async_settings()),
+}
+
+
+@pytest.fixture(params=LOOK_UPS)
+def look_up(request: pytest.FixtureRequest):
+    return LOOK_UPS[request.param]
+
+
+@pytest.fixture
+def fail_with(monkeypatch: pytest.MonkeyPatch):
+    """Let each look-up of a connection raise what is given."""
+
+    def fail(error: BaseException) -> None:
+        def get(*_: object, **__: object):
+            raise error
+
+        async def get_async(*_: object, **__: object):
+            raise error
+
+        monkeypatch.setattr(HailuoHook, "get_connection", get)
+        monkeypatch.setattr(hailuo, "get_async_connection", get_async)
+
+    return fail
+
+
+def test_a_connection_that_is_not_found_may_be_missing_or_its_backend_ill(look_up):
+    with pytest.raises(HailuoConnectionNotFoundError) as raised:
+        look_up(HailuoHook("no_such_conn"))
+
+    assert isinstance(raised.value, AirflowNotFoundException)
+    assert isinstance(raised.value, CredentialsUnavailableError)
+    assert not isinstance(raised.value, InvalidInputError)
+    assert "airflow connections add no_such_conn --conn-type hailuo" in str(raised.value)
+    assert "while a secrets backend fails" in str(raised.value)
+    assert "clear" not in str(raised.value)
+
+
+def test_a_connection_id_forges_no_line_of_a_log(look_up):
+    with pytest.raises(HailuoConnectionNotFoundError) as raised:
+        look_up(HailuoHook("no\nsuch"))
+
+    assert "\n" not in str(raised.value)
+
+
+class ThrottlingError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ThrottlingError("Rate\nexceeded"), r"ThrottlingError: Rate\\nexceeded"),
+        (TimeoutError(), "TimeoutError"),
+        (AirflowException("API_SERVER_ERROR: 503"), "AirflowException: API_SERVER_ERROR: 503"),
+        (ValueError("x" * 10_000), "ValueError: xxx"),
+        (AirflowException("Invalid connection string: hailuo://:hun/ter2@a.b/c."), r"string: hailuo://\*\*\*@a.b/c"),
+        (ValueError(f"cannot parse {{'password': 'hunter2', 'x': '{KEY}'}}"), "cannot parse .*password': '\\*\\*\\*"),
+        (ValueError(f"no JSON: {KEY}"), r"no JSON: afk_\*\*\*"),
+    ],
+)
+def test_a_look_up_that_fails_may_pass_and_tells_no_secret(look_up, fail_with, error: Exception, told: str):
+    fail_with(error)
+
+    with pytest.raises(CredentialsUnavailableError) as raised:
+        look_up(HailuoHook("hailuo_test"))
+
+    assert re.search(f"^The connection 'hailuo_test' could not be looked up: .*{told}", str(raised.value))
+    assert not isinstance(raised.value, AirflowNotFoundException)
+    assert len(str(raised.value)) < 500
+    for printed in (str(raised.value), "".join(traceback.format_exception(raised.value))):
+        assert "hunter2" not in printed
+        assert "ter2@" not in printed
+        assert KEY not in printed
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), asyncio.CancelledError()])
+def test_what_stops_the_task_is_no_failed_look_up(look_up, fail_with, error: BaseException):
+    fail_with(error)
+
+    with pytest.raises(type(error)):
+        look_up(HailuoHook("hailuo_test"))
+
+
+def test_testing_a_connection_that_cannot_be_looked_up_says_why(fail_with):
+    fail_with(ThrottlingError("slow down"))
+
+    assert HailuoHook("x").test_connection() == (
+        False,
+        "The connection 'x' could not be looked up: ThrottlingError: slow down",
+    )
+
+
+@pytest.mark.parametrize("look", ["get_conn", "get_async_conn"])
+def test_an_environment_that_will_not_do_names_the_variable(monkeypatch: pytest.MonkeyPatch, look: str):
+    monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps({"conn_type": "hailuo", "password": KEY}))
+    monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:9")
+
+    with pytest.raises(InvalidInputError, match="environment variable ALL_PROXY"):
+        LOOK_UPS[look](HailuoHook())
 
 
 def test_testing_the_connection_tells_team_plan_and_credits(monkeypatch: pytest.MonkeyPatch):
@@ -157,4 +267,8 @@ def test_the_form_of_airflow_2_has_the_extra_fields():
 
     widgets = HailuoHook.get_connection_form_widgets()
 
-    assert {name: widget.kwargs["default"] for name, widget in widgets.items()} == {"timeout": 30, "retries": 4}
+    assert {name: (widget.field_class.__name__, widget.kwargs["default"]) for name, widget in widgets.items()} == {
+        "timeout": ("IntegerField", 30),
+        "retries": ("IntegerField", 4),
+        "namespace": ("StringField", None),
+    }
