@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env test lint audit demo chaos bench bench-quick airflow constraints clean
+.PHONY: help env test matrix lint audit demo chaos bench bench-quick airflow constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,10 @@ $(READY): $(LOCK) pyproject.toml
 test: lint  ## everything: lint, tests with coverage, real Airflow 3.3, Airflow 2.11, the wheel
 	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
 	$(BIN)/coverage report --include='*/apiframe/*,*/hooks/*,*/operators/*,*/triggers/*' --fail-under=95
-	$(BIN)/nox --no-error-on-missing-interpreters --session unit-2.11 wheel-2.11 wheel-3.3
+	$(BIN)/nox --no-error-on-missing-interpreters --session unit-2.11 wheel-2.11.0 wheel-3.3.0
+
+matrix: env  ## each Airflow: tests, the lowest versions, the wheel beside its constraints, a running one (an hour)
+	$(BIN)/nox --no-error-on-missing-interpreters
 
 lint: env  ## ruff, mypy and bandit
 	$(BIN)/ruff check .

@@ -2,9 +2,12 @@
 
 `constraints/airflow-X.txt` is a complete, hashed environment for development with Airflow X: what this project, its
 extra `sandbox` and its dependency group `dev` need, in the versions of the time of that Airflow.
+`constraints/lowest.txt` is one with the oldest Airflow, and the lowest versions that `pyproject.toml` allows.
 `constraints/bench.txt` is the one of Airflow 3.3 with what the dependency group `bench` needs.
+`constraints/published/` has what Airflow itself published as its constraints, as far as this project is concerned.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +20,10 @@ nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.reuse_venv = "yes"
 nox.options.stop_on_first_error = False
+
+# pyenv shows on the path only the version that it is set to.
+pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *map(str, sorted(pyenv.glob("3.1*/bin")))])
 
 DISTRIBUTION = "airflow-provider-hailuo"
 
@@ -40,7 +47,7 @@ AIRFLOW = {
     "3.0": Release(
         "3.0.6",
         until="2025-09-12",
-        newer=dict.fromkeys(("apache-airflow-providers-common-compat", "ruff", "uv"), "2026-03-28"),
+        newer=dict.fromkeys(("ruff", "uv"), "2026-03-28"),
         python=">=3.10,<3.13",
     ),
     "3.1": Release("3.1.8", until="2026-03-25"),
@@ -48,8 +55,24 @@ AIRFLOW = {
     "3.3": Release("3.3.2", until="2026-11-15"),
 }
 
+LOWEST = Release("2.11.0", until="2026-03-28", python="3.10")
+"""The oldest Airflow and the oldest Python that there are tests with."""
+
+PUBLISHED = {
+    "2.11.0": "2025-05-21",
+    "2.11.2": "2026-03-15",
+    "3.0.0": "2025-04-23",
+    "3.0.6": "2025-08-30",
+    "3.1.6": "2026-01-14",
+    "3.2.1": "2026-04-23",
+    "3.3.0": "2026-07-07",
+}
+"""Releases of Airflow whose constraints are in `constraints/published/`, and a day on which those were new."""
 
 BENCH = "constraints/bench.txt"
+
+
+LOWEST_LOCK = "constraints/lowest.txt"
 
 
 def constraints(airflow: str) -> str:
@@ -57,21 +80,39 @@ def constraints(airflow: str) -> str:
     return f"constraints/airflow-{airflow}.txt"
 
 
+def sync(session: nox.Session, lock: str) -> None:
+    """Make the environment what `lock` says, and add this project's sources."""
+    session.run_install("uv", "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", lock)
+    session.install("--no-deps", "--no-build-isolation", "--editable", ".")
+
+
 for name, release in AIRFLOW.items():
 
     @nox.session(name=f"unit-{name}", python=release.python)
     def unit(session: nox.Session, airflow: str = name) -> None:
         """Run the tests that need no running Airflow."""
-        session.run_install("uv", "pip", "sync", "--quiet", "--require-hashes", constraints(airflow))
-        session.install("--no-deps", "--no-build-isolation", "--editable", ".")
+        sync(session, constraints(airflow))
         session.run("pytest", *(session.posargs or ["tests/unit", "tests/contract"]))
 
+    @nox.session(name=f"system-{name}", python=release.python)
+    def system(session: nox.Session, airflow: str = name) -> None:
+        """Run the situations that a running Airflow of each version has to cope with."""
+        sync(session, constraints(airflow))
+        session.run("pytest", "tests/versions", *session.posargs)
 
-for name in "2.11", "3.3":
 
-    @nox.session(name=f"wheel-{name}", python=AIRFLOW[name].python)
-    def wheel(session: nox.Session, airflow: str = name) -> None:
-        """Install the wheel with nothing but what it asks for: Airflow shows the provider."""
+@nox.session(python=LOWEST.python)
+def lowest(session: nox.Session) -> None:
+    """Run the tests that need no running Airflow with the lowest versions that are allowed."""
+    sync(session, LOWEST_LOCK)
+    session.run("pytest", *(session.posargs or ["tests/unit", "tests/contract"]))
+
+
+for name, day in PUBLISHED.items():
+
+    @nox.session(name=f"wheel-{name}", python=AIRFLOW[name.rpartition(".")[0]].python)
+    def wheel(session: nox.Session, airflow: str = name, until: str = day) -> None:
+        """Install the wheel beside what Airflow published as its constraints: Airflow shows the provider."""
         dist = Path(session.create_tmp(), "dist")
         session.run_install(
             *("uv", "build", "--quiet", "--wheel", "--clear", f"--out-dir={dist}"),
@@ -79,14 +120,25 @@ for name in "2.11", "3.3":
         )
         (built,) = dist.glob("*.whl")
         session.install(
-            *("--exact", f"--reinstall-package={DISTRIBUTION}", f"--constraints={constraints(airflow)}"),
-            *(str(built), f"apache-airflow=={AIRFLOW[airflow].version}"),
+            *(
+                "--exact",
+                f"--reinstall-package={DISTRIBUTION}",
+                f"--constraints=constraints/published/airflow-{airflow}.txt",
+            ),
+            *(
+                f"--exclude-newer={until}T00:00:00Z",
+                "--only-binary=av",
+                f"{DISTRIBUTION}[sandbox] @ {built.resolve().as_uri()}",
+            ),
+            f"apache-airflow=={airflow}",
         )
         home = {"AIRFLOW_HOME": str(Path(session.create_tmp(), "airflow").resolve())}
         for command in ("list",), ("get", DISTRIBUTION):
             shown = session.run("airflow", "providers", *command, "--output=plain", env=home, silent=True)
             if DISTRIBUTION not in str(shown):
                 session.error(f"`airflow providers {' '.join(command)}` does not show {DISTRIBUTION}:\n{shown}")
+        session.run("python", "-I", "-c", "import airflow_provider_hailuo.operators.hailuo", env=home)
+        session.run("hailuo-sandbox", "--help", silent=True)
 
 
 @nox.session(default=False)
@@ -100,17 +152,24 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none", default=False)
 def lock(session: nox.Session) -> None:
     """Resolve the environments of `constraints/` anew."""
-    wanted = Path(session.create_tmp(), "requirements.in")
-    environments = [(constraints(name), release, ["dev"]) for name, release in AIRFLOW.items()]
-    environments.append((BENCH, AIRFLOW["3.3"], ["dev", "bench"]))
-    for path, release, groups in environments:
+    temporary = Path(session.create_tmp())
+
+    def resolve(path: str, release: Release, *options: str) -> None:
         # What builds the project in an environment without isolation belongs to that environment.
-        wanted.write_text(f"apache-airflow=={release.version}\nhatchling\neditables\n")
+        wanted = temporary / "requirements.in"
+        wanted.write_text(f"apache-airflow=={release.version}\nhatchling>=1.27\neditables>=0.5\n")
         session.run(
             *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--upgrade"),
             *("--universal", "--python-version=3.10", "--generate-hashes", "--no-annotate", "--no-header"),
             f"--exclude-newer={release.until}T00:00:00Z",
             *(f"--exclude-newer-package={package}={day}T00:00:00Z" for package, day in release.newer.items()),
-            *("--extra=sandbox", *(f"--group={group}" for group in groups), "pyproject.toml", str(wanted)),
-            f"--output-file={path}",
+            *("--extra=sandbox", *options, "pyproject.toml", str(wanted), f"--output-file={path}"),
         )
+
+    for name, release in AIRFLOW.items():
+        resolve(constraints(name), release, "--group=dev")
+    resolve(BENCH, AIRFLOW["3.3"], "--group=dev", "--group=bench")
+    # The tools are not meant: only what a user's environment may have.
+    allowed = str(temporary / "lowest.txt")
+    resolve(allowed, LOWEST, "--resolution=lowest-direct")
+    resolve(LOWEST_LOCK, LOWEST, "--group=dev", f"--constraints={allowed}")
