@@ -40,7 +40,7 @@ _END_IMAGE_MODEL: Final = "hailuo-02"
 # RFC 3986: what may stand anywhere in a host, a path, a query and a fragment.
 _UNIT: Final = r"[\w.~!$&'()*+,;=-]|%[\da-f]{2}"
 _URI: Final = re.compile(
-    rf"https?://(?:(?:{_UNIT}|:)*@)?(?:\[[\da-f:.]+\]|(?:{_UNIT})+)(?::\d+)?(?:/(?:{_UNIT}|[:@/])*)?"
+    rf"https?://(?:(?:{_UNIT}|:)*@)?(?:\[[\da-f:.]+\]|(?:{_UNIT})+)(?::\d*)?(?:/(?:{_UNIT}|[:@/])*)?"
     rf"(?:\?(?:{_UNIT}|[:@/?])*)?(?:#(?:{_UNIT}|[:@/?])*)?",
     re.ASCII | re.IGNORECASE,
 )

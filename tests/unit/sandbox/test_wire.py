@@ -165,6 +165,7 @@ class TestOrder:
             "HTTPS://user:pa%20ss@Example.com:8080/a/b;c=1/@:!$&'()*+,~-._?q=/?:@#f/?",
             "http://[::1]:9000/hook",
             "http://user@[2001:db8::7]/?",
+            "http://example.com:?",
             "http://xn--bcher-kva.example/%E2%98%83.png",
             "http://under_score.example//",
         ],
