@@ -86,7 +86,7 @@ def _http_url(value: str) -> str:
         raise ValueError("must be an absolute http:// or https:// URL (leave it out for none)")
     parts = urlsplit(value)
     if "[" in parts.netloc:
-        _ = ip_address(parts.hostname or "")  # raises a ValueError that says so
+        _ = ip_address(parts.hostname or "")  # raises; urlsplit of Python 3.10 lets anything stand in brackets
     if re.search(r"[\[\]]|#.*#", value.partition(parts.netloc)[2]):
         raise ValueError("'[', ']' and a second '#' cannot stand in a URL: percent-encode them, as %5B, %5D and %23")
     return value

@@ -133,6 +133,7 @@ def test_bad_input_is_refused_with_field_value_and_remedy(fields: dict, told: li
         "https://a.b/c\r\nX-Evil: 1",
         "https://[a.b/c",
         "https://[a.b]/c",
+        "https://[v1.a]/c",
         "https://a.b:99999/c",
         "javascript:alert(1)",
         "\u200bhttps://a.b/c.png",
