@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, Connection
-
 from airflow_provider_hailuo import get_provider_info
 from airflow_provider_hailuo.apiframe import calls
 from airflow_provider_hailuo.apiframe.client import BASE_URL, AsyncClient, Client, Settings
@@ -21,6 +18,7 @@ from airflow_provider_hailuo.apiframe.errors import (
     excerpt,
 )
 from airflow_provider_hailuo.apiframe.models import Account
+from airflow_provider_hailuo.compat import AirflowNotFoundException, BaseHook, Connection, get_async_connection
 
 CONNECTION_TYPE = get_provider_info()["connection-types"][0]
 

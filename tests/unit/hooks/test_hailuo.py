@@ -6,11 +6,11 @@ import re
 import traceback
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
 from airflow_provider_hailuo.apiframe.client import AsyncClient, Client
 from airflow_provider_hailuo.apiframe.errors import CredentialsUnavailableError, InvalidInputError
 from airflow_provider_hailuo.apiframe.models import Account
+from airflow_provider_hailuo.compat import AirflowException, AirflowNotFoundException
 from airflow_provider_hailuo.hooks import hailuo
 from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook, _describe
 from airflow_provider_hailuo.sandbox import Sandbox
