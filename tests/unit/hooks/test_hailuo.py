@@ -12,7 +12,7 @@ from airflow_provider_hailuo.apiframe.errors import CredentialsUnavailableError,
 from airflow_provider_hailuo.apiframe.models import Account
 from airflow_provider_hailuo.compat import AirflowException, AirflowNotFoundException
 from airflow_provider_hailuo.hooks import hailuo
-from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook, _describe
+from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook, _describe, _extra_fields
 from airflow_provider_hailuo.sandbox import Sandbox
 
 KEY = "afk_secret_of_the_test"
@@ -76,13 +76,23 @@ def test_the_host_may_be_written_in_each_usual_way(settings_of, connection: dict
         ({"timeout": "", "other": [1], "retries": " ", "namespace": ""}, 30.0, 4, ""),
         ({"namespace": 7}, 30.0, 4, "7"),
         ({}, 30.0, 4, ""),
-        ("null", 30.0, 4, ""),
     ],
 )
-def test_the_extra_fields(settings_of, extra: object, timeout: float, retries: int, namespace: str):
+def test_the_extra_fields(settings_of, extra: dict, timeout: float, retries: int, namespace: str):
     settings = settings_of(password=KEY, extra=extra)
 
     assert (settings.timeout, settings.retries, settings.namespace) == (timeout, retries, namespace)
+
+
+@pytest.mark.parametrize("extra", [None, "", "null", "{}"])
+def test_an_extra_may_hold_nothing(extra: str | None):
+    assert _extra_fields(extra) == {}
+
+
+@pytest.mark.parametrize("extra", ["[1]", "7", "{", '"timeout"'])
+def test_an_extra_that_is_no_object_says_what_to_type(extra: str):
+    with pytest.raises(InvalidInputError, match="must be JSON like"):
+        _extra_fields(extra)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +107,6 @@ def test_the_extra_fields(settings_of, extra: object, timeout: float, retries: i
         ({"password": KEY, "extra": {"timeout": -1}}, "timeout: -1.0: must be seconds above 0"),
         ({"password": KEY, "extra": {"retries": "many"}}, "must be JSON like"),
         ({"password": KEY, "extra": {"retries": True}}, "must be JSON like"),
-        ({"password": KEY, "extra": "[1]"}, "must be JSON like"),
         ({"password": KEY, "extra": {"namespace": "ключ"}}, "namespace: .*printable ASCII"),
         ({"password": KEY, "host": "https://api.apiframe.ai/v2"}, "base_url: .*leave out /v2"),
     ],
