@@ -1,4 +1,4 @@
-"""A real Airflow 3 for tests, demos and benchmarks: on this machine, for this moment, seen by nobody else.
+"""A real Airflow, 2.11 or 3, for tests, demos and benchmarks: on this machine, for this moment, seen by nobody else.
 
 with LocalAirflow(home, dags, wait_for=["my_dag"], connections={"x": {"conn_type": "http"}}) as airflow:
     run_id = airflow.trigger("my_dag")
@@ -10,31 +10,107 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import Any, Literal, NoReturn, cast
 from urllib.parse import quote
 from urllib.request import getproxies
 
 import httpx
 import psutil  # type: ignore[import-untyped]
 
-COMPONENTS = {
-    "api-server": ("api-server",),
-    "scheduler": ("scheduler", "--skip-serve-logs"),
-    "dag-processor": ("dag-processor",),
-    "triggerer": ("triggerer", "--skip-serve-logs"),
+
+@dataclass(frozen=True)
+class Generation:
+    """What one generation of Airflow, 2 or 3, has another way than the other.
+
+    :param components: the parts of an Airflow, each a process of its own, and how the command `airflow` starts them;
+        the first one serves the UI and the REST API.
+    :param api: path of the REST API.
+    :param health: path below it of what tells whether the others are well.
+    :param token: path where everybody gets a token of an admin, None where nobody needs one.
+    :param starts_without_tables: whether the first component may be started before the database is migrated.
+    :param sqlite_executor: the executor that can do with SQLite.
+    :param log_type: the media type in which logs are asked for.
+    :param run: fields of every request for a run.
+    :param xcom: parameters of every request for an XCom.
+    :param files: what has to lie in AIRFLOW_HOME.
+    :param config: environment variables; `{url}`, `{host}` and `{port}` are where the API listens, `{secret}` is a
+        secret.
+    """
+
+    components: Mapping[str, tuple[str, ...]]
+    api: str
+    health: str
+    token: str | None
+    starts_without_tables: bool
+    sqlite_executor: str
+    log_type: str
+    config: Mapping[str, str]
+    run: Mapping[str, Any] = field(default_factory=dict)
+    xcom: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+_WORKING = {"scheduler": ("scheduler", "--skip-serve-logs"), "triggerer": ("triggerer", "--skip-serve-logs")}
+
+GENERATIONS = {
+    2: Generation(
+        components={"webserver": ("webserver",), **_WORKING},
+        api="/api/v1",
+        health="/health",
+        token=None,
+        # Else both make the tables of the roles.
+        starts_without_tables=False,
+        sqlite_executor="SequentialExecutor",
+        log_type="text/plain",
+        xcom={"stringify": False},
+        files={"webserver_config.py": "AUTH_ROLE_PUBLIC = 'Admin'\n"},
+        config={
+            "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
+            "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",
+            "AIRFLOW__WEBSERVER__BASE_URL": "{url}",
+            "AIRFLOW__WEBSERVER__RATE_LIMIT_ENABLED": "False",
+            "AIRFLOW__WEBSERVER__SECRET_KEY": "{secret}",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "{host}",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": "{port}",
+            "AIRFLOW__WEBSERVER__WORKERS": "1",
+        },
+    ),
+    3: Generation(
+        components={"api-server": ("api-server",), "dag-processor": ("dag-processor",), **_WORKING},
+        api="/api/v2",
+        health="/monitor/health",
+        token="/auth/token",  # noqa: S106 - a path
+        starts_without_tables=True,
+        sqlite_executor="LocalExecutor",
+        log_type="application/json",
+        run={"logical_date": None},
+        config={
+            "AIRFLOW__API__BASE_URL": "{url}",
+            "AIRFLOW__API__HOST": "{host}",
+            "AIRFLOW__API__PORT": "{port}",
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "{secret}",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "{url}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        },
+    ),
 }
-"""The parts of an Airflow, each a process of its own, and how the command `airflow` starts them."""
+"""The generations by the first number of their versions."""
 
 _MARK = "LOCAL_AIRFLOW"
 """Environment variable by which all processes of one LocalAirflow know each other."""
@@ -69,10 +145,11 @@ def tail(log: Path, lines: int = 30) -> str:
 
 
 class LocalAirflow(AbstractContextManager["LocalAirflow"]):
-    """A running Airflow: SQLite, LocalExecutor, one process for each of `COMPONENTS`, on a free loopback port.
+    """A running Airflow, the one that is installed: one process for each component, on a free loopback port.
 
     It is ready when `with` is entered: scheduler, DAG processor and triggerer are healthy, the connections are
     stored and the awaited DAGs are known. When `with` is left, all of its processes are gone, however it was left.
+    Tasks run side by side, except for Airflow 2 on SQLite, which runs one after the other.
 
     Parameters:
 
@@ -81,6 +158,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
     - `wait_for`: ids of the DAGs that must be known before it counts as ready (default none).
     - `connections`: connection id -> fields of the REST API (`conn_type`, `host`, `password`, ...; `extra` as a
       dictionary). They are stored in the database, encrypted with the Fernet key of this Airflow.
+    - `database`: "sqlite" (default) or "postgres", a server of its own for as long as this Airflow runs.
     - `config`: more environment variables, such as `AIRFLOW__TRIGGERER__CAPACITY`; they override what is set here.
     - `start_timeout`: how many seconds it may take until it is ready (default 120).
 
@@ -88,6 +166,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
 
     - `home`: AIRFLOW_HOME. Each component logs to `<name>.log` in it.
     - `url`: base URL of the UI and the REST API, without a trailing slash. Everybody is admin there.
+    - `generation`: how this Airflow differs from others.
     - `environment`: environment variables of all its processes; a command that is given it belongs to this
       Airflow, and ends with it.
     """
@@ -99,6 +178,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         *,
         wait_for: Collection[str] = (),
         connections: Mapping[str, Mapping[str, Any]] | None = None,
+        database: Literal["sqlite", "postgres"] = "sqlite",
         config: Mapping[str, str] | None = None,
         start_timeout: float = 120,
     ) -> None:
@@ -106,33 +186,31 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         self.wait_for = frozenset(wait_for)
         self.connections = connections or {}
         self.start_timeout = start_timeout
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        self.generation = GENERATIONS[int(version("apache-airflow").partition(".")[0])]
+        port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
+        self._postgres = Postgres() if database == "postgres" else None
+        place = {"url": self.url, "host": "127.0.0.1", "port": port, "secret": secrets.token_hex()}
         self.environment = {
             # Without .pyc files every process takes twice as long to start.
             **{k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW") and k != "PYTHONDONTWRITEBYTECODE"},
             _MARK: secrets.token_hex(),
+            # Airflow 2 looks for the command `airflow` there.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(port),
-            "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(),
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags.resolve()),
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor" if self._postgres else self.generation.sqlite_executor,
             "AIRFLOW__CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             # What it asks itself goes through no proxy.
             "no_proxy": ",".join(filter(None, (getproxies().get("no"), "127.0.0.1"))),
+            **{name: value.format_map(place) for name, value in self.generation.config.items()},
             **(config or {}),
         }
         self._components: dict[str, subprocess.Popen[bytes]] = {}
@@ -142,7 +220,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
 
     @property
     def database(self) -> Path:
-        """The SQLite file."""
+        """The SQLite file; with PostgreSQL there is none."""
         return self.home / "airflow.db"
 
     def __enter__(self) -> LocalAirflow:
@@ -153,16 +231,21 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         """
         with ExitStack() as stack:
             stack.enter_context(exit_on_signals())
+            if self._postgres:
+                self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = stack.enter_context(self._postgres).url
             stack.callback(self._end_all)
             stack.callback(self._client.close)
             self.home.mkdir(parents=True, exist_ok=True)
             if self.database.exists():
                 raise LocalAirflowError(f"{self.database} is there already: take another directory")
+            for name, text in self.generation.files.items():
+                (self.home / name).write_text(text)
+            components = list(self.generation.components)
             # The API server needs the longest, and none of the tables to begin with: 3 of 16 s saved.
-            api_server, *others = COMPONENTS
-            self.start(api_server)
+            if self.generation.starts_without_tables:
+                self.start(components.pop(0))
             self.run("db", "migrate")
-            for component in others:
+            for component in components:
                 self.start(component)
             self._await_ready()
             for connection_id, fields in self.connections.items():
@@ -182,13 +265,13 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
     def start(self, component: str, *, name: str | None = None) -> None:
         """Start a component, also once more after `kill`, or a second one of a kind.
 
-        Parameters: `component`, one of `COMPONENTS`; `name`, what to call it here and its log file (default: like
-        the component).
+        :param component: one of those of the generation.
+        :param name: what to call it here, and its log file; like the component by default.
         """
         name = name or component
         with (self.home / f"{name}.log").open("ab") as log:
             self._components[name] = process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *COMPONENTS[component]],
+                [sys.executable, "-m", "airflow", *self.generation.components[component]],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -266,21 +349,26 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         while missing := self._missing():
             self.check()
             if time.monotonic() > deadline:
-                log = self.home / f"{missing if missing in COMPONENTS else 'dag-processor'}.log"
+                parser = "dag-processor" if "dag-processor" in self.generation.components else "scheduler"
+                log = self.home / f"{missing if missing in self.generation.components else parser}.log"
                 raise LocalAirflowError(f"{missing} is not there after {self.start_timeout:g} s\n{tail(log)}")
             time.sleep(0.1)
 
     def _missing(self) -> str:
         """Return the first component or DAG that is not there yet, "" when all are."""
+        first, *others = self.generation.components
         try:
-            health = self._client.get("/api/v2/monitor/health").json()
+            answer = self._client.get(f"{self.generation.api}{self.generation.health}")
         except httpx.TransportError:
-            return "api-server"
-        for component in ("scheduler", "dag-processor", "triggerer"):
+            return first
+        if answer.is_error:
+            return first
+        health = answer.json()
+        for component in others:
             if health[component.replace("-", "_")]["status"] != "healthy":
                 return component
-        if "Authorization" not in self._client.headers:
-            token = self._client.get("/auth/token").raise_for_status().json()["access_token"]
+        if self.generation.token and "Authorization" not in self._client.headers:
+            token = self._client.get(self.generation.token).raise_for_status().json()["access_token"]
             self._client.headers["Authorization"] = f"Bearer {token}"
         missing = self.wait_for - {dag["dag_id"] for dag in self._pages("dags", "dags")}
         if missing and (errors := self._pages("importErrors", "import_errors")):
@@ -292,19 +380,24 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
     def request(self, method: str, path: str, **options: Any) -> Any:
         """Ask the REST API of Airflow.
 
-        Parameters: `method` of HTTP; `path` below `/api/v2/`; `options` as httpx takes them (`params`, `json`, ...).
+        Parameters: `method` of HTTP; `path` below `/api/v2/` (Airflow 2: `/api/v1/`); `options` as httpx takes them
+        (`params`, `json`, ...).
 
         Returns the JSON of the answer, None if it has no body. Raises `LocalAirflowError` if it is an error.
         """
+        response = self._ask(method, path, **options)
+        return response.json() if response.content else None
+
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         for _ in range(5):
-            response = self._client.request(method, f"/api/v2/{path}", **options)
+            response = self._client.request(method, f"{self.generation.api}/{path}", **options)
             # The API server writes its audit log in its event loop: while another request holds SQLite's lock, both
             # stand still until SQLite gives up after 5 s, and nothing of this request was done.
             if "Database error" not in response.text:
                 break
         if response.is_error:
             raise LocalAirflowError(f"{method} {path}: {response.status_code} {response.text}")
-        return response.json() if response.content else None
+        return response
 
     def _pages(self, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
         """Return all entries of a list of the REST API; `key` is their name in the answer."""
@@ -317,7 +410,9 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
         """Start a run of a DAG now and return its run id (`run_id`, if given)."""
-        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf or {}}
+        body = {**self.generation.run, "conf": conf or {}}
+        if run_id is not None:
+            body["dag_run_id"] = run_id
         return cast("str", self.request("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
     def state(self, dag_id: str, run_id: str) -> str:
@@ -345,10 +440,21 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         """Return the task instances of a run, mapped ones too, as the REST API shows them."""
         return self._pages(f"{_path(dag_id, run_id)}/taskInstances", "task_instances")
 
+    def tries(self, dag_id: str, run_id: str, task_id: str) -> list[tuple[str | None, int]]:
+        """Return state and number of tries of each instance of a task, by map index."""
+        found = [ti for ti in self.task_instances(dag_id, run_id) if ti["task_id"] == task_id]
+        return [(ti["state"], ti["try_number"]) for ti in sorted(found, key=lambda ti: int(ti["map_index"]))]
+
+    def links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str | None]:
+        """Return the URLs of the extra links of a task that is not mapped, by their names."""
+        answer = self.request("GET", f"{_path(dag_id, run_id, task_id)}/links")
+        # Airflow 2 has no envelope around them.
+        return cast("dict[str, str | None]", answer.get("extra_links", answer))
+
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return the value of an XCom."""
         path = f"{_path(dag_id, run_id, task_id)}/xcomEntries/{quote(key, safe='')}"
-        return self.request("GET", path, params={"map_index": map_index})["value"]
+        return self.request("GET", path, params={**self.generation.xcom, "map_index": map_index})["value"]
 
     def xcoms(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
         """Return all XComs of a task instance by key."""
@@ -359,15 +465,116 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         """Return the log of one try of a task instance: time, level, message, and whatever else a line carries."""
         path = f"{_path(dag_id, run_id, task_id)}/logs/{try_number}"
         params = {"full_content": True, "map_index": map_index}
-        lines = self.request("GET", path, params=params, headers={"Accept": "application/json"})["content"]
+        answer = self._ask("GET", path, params=params, headers={"Accept": self.generation.log_type})
+        if self.generation.log_type == "text/plain":
+            return answer.text
+        lines = answer.json()["content"]
         return "\n".join(line if isinstance(line, str) else _log_line(**line) for line in lines)
 
     def clear(self, dag_id: str, run_id: str, task_ids: Collection[str] | None = None) -> None:
         """Clear tasks of a run, all of them if none is named, so that they run again."""
-        body: dict[str, Any] = {"dag_run_id": run_id, "dry_run": False, "only_failed": False}
+        body: dict[str, Any] = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
         if task_ids is not None:
             body["task_ids"] = list(task_ids)
         self.request("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
+
+
+class Postgres(AbstractContextManager["Postgres"]):
+    """A PostgreSQL server with an empty database, on a free loopback port.
+
+    When `with` is left it is gone, with all its data. Debian's package `postgresql` brings the programs.
+    """
+
+    def __init__(self) -> None:
+        self._password = secrets.token_hex()
+        self._port = _free_port()
+        self._exit = ExitStack()
+
+    @property
+    def url(self) -> str:
+        """Where the database is, as SQLAlchemy wants it."""
+        return f"postgresql+psycopg2://airflow:{self._password}@127.0.0.1:{self._port}/airflow"
+
+    def __enter__(self) -> Postgres:
+        """Start the server and make the database.
+
+        :raises LocalAirflowError: if it is not installed or does not start; with its log.
+        """
+        programs = _postgres_programs()
+        # It refuses to run as root.
+        user = "postgres" if os.geteuid() == 0 else None
+        with ExitStack() as stack:
+            home = Path(tempfile.mkdtemp(prefix="local-airflow-postgres-"))
+            stack.callback(shutil.rmtree, home, ignore_errors=True)
+            (home / "password").write_text(self._password)
+            if user:
+                for path in home, home / "password":
+                    shutil.chown(path, user)
+            log = home / "log"
+
+            def run(program: str, *arguments: str) -> subprocess.Popen[bytes]:
+                with log.open("ab") as out:
+                    return subprocess.Popen(
+                        [programs / program, *arguments],
+                        user=user,
+                        cwd=home,
+                        env={**os.environ, "PGPASSWORD": self._password, "LC_ALL": "C.UTF-8"},
+                        stdin=subprocess.DEVNULL,
+                        stdout=out,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+
+            data = str(home / "data")
+            made = run(
+                "initdb",
+                *("--pgdata", data, "--username", "airflow", "--pwfile", str(home / "password")),
+                *("--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync"),
+            )
+            if made.wait():
+                raise LocalAirflowError(f"PostgreSQL cannot make its files\n{tail(log)}")
+            settings = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
+            server = run(
+                "postgres",
+                *("-D", data, "-h", "127.0.0.1", "-p", str(self._port), "-k", str(home)),
+                *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+            )
+            stack.callback(_end_postgres, server)
+            place = ("--host", "127.0.0.1", "--port", str(self._port), "--username", "airflow")
+            while run("createdb", *place, "airflow").wait():
+                if server.poll() is not None:
+                    raise LocalAirflowError(f"PostgreSQL does not start\n{tail(log)}")
+                time.sleep(0.2)
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop the server and remove its files."""
+        self._exit.close()
+
+
+def _postgres_programs() -> Path:
+    """Return the directory with the programs of the newest PostgreSQL that is installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    program = found[-1] if found else shutil.which("initdb")
+    if program is None:
+        raise LocalAirflowError("PostgreSQL is not installed (Debian, Ubuntu: apt install postgresql)")
+    return Path(program).parent
+
+
+def _end_postgres(server: subprocess.Popen[bytes]) -> None:
+    """End a PostgreSQL server without waiting for its clients."""
+    server.send_signal(signal.SIGINT)
+    try:
+        server.wait(30)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return cast("int", server.getsockname()[1])
 
 
 def _path(dag_id: str, run_id: str, task_id: str | None = None) -> str:
