@@ -194,15 +194,14 @@ class _Tries:
         if not isinstance(error, ApiframeError):
             return False
         in_progress = self._is_in_progress(error)
-        # Once in doubt, always in doubt: a later refusal does not undo what the first try may have done.
-        error.in_doubt = self._in_doubt = self._in_doubt or error.in_doubt
+        # Once in doubt, always in doubt: a later refusal does not undo what an earlier request may have done.
+        error.in_doubt = self._in_doubt = self._in_doubt or error.in_doubt or in_progress
         if in_progress:
             if self._in_progress_since is None:
                 self._in_progress_since = state.idle_for
             seconds = state.idle_for - self._in_progress_since
             if seconds >= IN_PROGRESS_SECONDS:
                 error.message = f"The first request was still being worked on after {seconds:.0f} s: {error.message}"
-                error.in_doubt = True
             return seconds < IN_PROGRESS_SECONDS
         self._failures += 1
         repeatable = self._call.repeatable or not error.in_doubt

@@ -201,8 +201,9 @@ def test_a_submission_is_in_doubt_once_it_may_have_arrived(api, failure, in_doub
 @pytest.mark.parametrize(
     "last", [httpx.ConnectError("refused"), httpx.Response(402, json={"error": "Insufficient credits"})]
 )
-def test_what_was_in_doubt_once_stays_in_doubt(api, last):
-    server = api(script(httpx.ReadTimeout("slow"), last))
+@pytest.mark.parametrize("first", [httpx.ReadTimeout("slow"), IN_PROGRESS], ids=["lost", "in progress"])
+def test_what_was_in_doubt_once_stays_in_doubt(api, first, last):
+    server = api(script(first, last))
 
     with pytest.raises(errors.ApiframeError) as raised:
         server.send(calls.generate_video(REQUEST, "key-1"))
