@@ -1,0 +1,125 @@
+"""The running Airflow of tests/versions, of the version that is installed, and a sandbox for each of its DAGs.
+
+`LOCAL_AIRFLOW_DATABASE=postgres` runs it on PostgreSQL, else it is SQLite.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_airflow import LocalAirflow, tail
+
+from airflow_provider_hailuo.sandbox import Sandbox
+
+SITUATIONS = (
+    "success",
+    "mapped",
+    "render_failed_twice",
+    "render_failed_once",
+    "timeout_retried",
+    "timeout_cleared",
+    "execution_timeout",
+    "killed",
+    "delivered_cleared",
+    "visits_0",
+    "visits_1",
+    "triggerer_killed",
+)
+LATER = ("triggerer_killed",)
+"""Those that would disturb the others."""
+
+PATIENCE_SECONDS = 900
+"""For what takes half a minute on a quiet machine: enough for a much slower one."""
+
+UNFINISHED = [{"fault": "unknown-status"}]
+"""Faults with which no job is ever seen to end."""
+
+
+class Situations:
+    """A running Airflow, in which each situation has a run.
+
+    :param airflow: the Airflow.
+    :param sandboxes: the sandbox of each situation.
+    """
+
+    def __init__(self, airflow: LocalAirflow, sandboxes: dict[str, Sandbox]) -> None:
+        self.airflow = airflow
+        self.sandboxes = sandboxes
+        for name in "timeout_retried", "timeout_cleared", "triggerer_killed":
+            sandboxes[name].set_faults(UNFINISHED)
+        self.runs = {name: airflow.trigger(name) for name in SITUATIONS if name not in LATER}
+
+    def begin(self, situation: str) -> None:
+        """Start the run of one of `LATER`."""
+        self.runs[situation] = self.airflow.trigger(situation)
+
+    def ended(self, situation: str) -> str:
+        """Wait for the end of the run and return its state."""
+        return self.airflow.wait(situation, self.runs[situation], timeout=PATIENCE_SECONDS)
+
+    def tries(self, situation: str) -> list[tuple[str | None, int]]:
+        """Return state and number of tries of each instance of the task `video`."""
+        return self.airflow.tries(situation, self.runs[situation], "video")
+
+    def xcoms(self, situation: str, map_index: int = -1, task_id: str = "video") -> dict[str, Any]:
+        """Return the XComs of a task."""
+        return self.airflow.xcoms(situation, self.runs[situation], task_id, map_index)
+
+    def log(self, situation: str, try_number: int = 1) -> str:
+        """Return the log of a try of the task `video`."""
+        return self.airflow.log(situation, self.runs[situation], "video", try_number)
+
+    def clear(self, situation: str) -> None:
+        """Clear the task `video`."""
+        self.airflow.clear(situation, self.runs[situation], ["video"])
+
+    def jobs(self, situation: str) -> list[str]:
+        """Return the ids of all jobs that the situation has paid for, the oldest first."""
+        return [job["id"] for job in reversed(self.sandboxes[situation].jobs())]
+
+    def until(self, what: str, met: Callable[[], object]) -> None:
+        """Return as soon as `met()` is true.
+
+        :param what: what is waited for, as the error says it.
+        :param met: asked again and again.
+        :raises TimeoutError: when it is not true for a very long time; with the end of each component's log.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not met():
+            self.airflow.check()
+            if time.monotonic() > deadline:
+                logs = [tail(self.airflow.home / f"{name}.log") for name in self.airflow.generation.components]
+                raise TimeoutError("\n".join([f"{what}: not after {PATIENCE_SECONDS} s", *logs]))
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def situations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Situations]:
+    """Return a running Airflow in which all situations but `LATER` are under way."""
+    with ExitStack() as stack:
+        sandboxes = {name: stack.enter_context(Sandbox(render_seconds=2, jitter=0)) for name in SITUATIONS}
+        connections = {
+            f"hailuo_{name}": {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key}
+            for name, sandbox in sandboxes.items()
+        }
+        airflow = LocalAirflow(
+            tmp_path_factory.mktemp("airflow"),
+            Path(__file__).parent / "dags",
+            wait_for=SITUATIONS,
+            connections=connections,
+            database="postgres" if os.environ.get("LOCAL_AIRFLOW_DATABASE") == "postgres" else "sqlite",
+            config={
+                "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+                # How soon another triggerer takes over.
+                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+                "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "3",
+            },
+            start_timeout=PATIENCE_SECONDS,
+        )
+        yield Situations(stack.enter_context(airflow), sandboxes)

@@ -1,0 +1,91 @@
+"""One DAG for each situation, for every Airflow from 2.11 on. Each has a sandbox, and so a connection, of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pendulum
+
+from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+
+try:
+    from airflow.sdk import DAG, task
+except ImportError:  # Airflow 2
+    from airflow import DAG
+    from airflow.decorators import task
+
+
+@contextmanager
+def situation(dag_id: str, **default_args: Any) -> Iterator[None]:
+    """Make the DAG of a situation; its tasks look at their jobs every second."""
+    common = {"retries": 0, "retry_delay": timedelta(seconds=1), "poll_interval": 1}
+    with DAG(
+        dag_id,
+        schedule=None,
+        start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+        catchup=False,
+        default_args={**common, "hailuo_conn_id": f"hailuo_{dag_id}", **default_args},
+    ):
+        yield
+
+
+@task
+def look(url: str, job: dict) -> dict:
+    """Return what a task that follows gets to see."""
+    return {"url": url, "job": job}
+
+
+class DyingOperator(HailuoGenerateOperator):
+    """Kills its own process, as kill -9 does, when its first try has submitted and is about to defer."""
+
+    def execute(self, context: Any) -> Any:
+        self.first = context["ti"].try_number == 1
+        return super().execute(context)
+
+    def defer(self, **options: Any) -> Any:
+        if self.first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().defer(**options)
+
+
+with situation("success"):
+    video = HailuoGenerateOperator(task_id="video", prompt="a sunrise on {{ run_id }}")
+    look(video.output, video.output["job"])
+
+with situation("mapped"):
+    HailuoGenerateOperator.partial(task_id="video").expand(prompt=["a red car", "a green car", "a blue car"])
+
+with situation("render_failed_twice", retries=1):
+    HailuoGenerateOperator(task_id="video", prompt="[[fail: no capacity]] x")
+
+with situation("render_failed_once", retries=1):
+    HailuoGenerateOperator(
+        task_id="video", prompt="{{ '[[fail: no capacity]]' if ti.try_number == 1 else 'another' }} try"
+    )
+
+with situation("timeout_retried", retries=100, retry_delay=timedelta(seconds=5)):
+    HailuoGenerateOperator(task_id="video", prompt="x", timeout=4)
+
+with situation("timeout_cleared"):
+    HailuoGenerateOperator(task_id="video", prompt="x", timeout=4)
+
+with situation("execution_timeout"):
+    HailuoGenerateOperator(task_id="video", prompt="[[stall]] x", execution_timeout=timedelta(seconds=15))
+
+with situation("killed", retries=2):
+    DyingOperator(task_id="video", prompt="x")
+
+with situation("delivered_cleared"):
+    HailuoGenerateOperator(task_id="video", prompt="x")
+
+with situation("triggerer_killed"):
+    HailuoGenerateOperator(task_id="video", prompt="x")
+
+for visits in 0, 1:
+    with situation(f"visits_{visits}"):
+        HailuoGenerateOperator(task_id="video", prompt="x", worker_visits=visits)
