@@ -1,14 +1,16 @@
-"""What the tasks of this provider fail with: one class for each way in which a retry may mend it."""
+"""What the tasks of this provider fail with: one class for each way in which a retry may mend it, and what to do."""
 
 from __future__ import annotations
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from airflow_provider_hailuo.apiframe import errors
+from airflow_provider_hailuo.compat import AirflowException, AirflowFailException
 
 
 class HailuoFailException(AirflowFailException):
-    """No retry can mend it: input, key, credits, rights, an unknown job (400, 401, 402, 403, 404, 409)."""
+    """Nothing was paid, and no retry can mend it: input, key, credits, rights (400, 401, 402, 403, 404, 409)."""
 
 
 class HailuoException(AirflowException):
@@ -20,7 +22,7 @@ class HailuoRateLimitException(HailuoException):
 
 
 class HailuoUnavailableException(HailuoException):
-    """The API could not be reached, was out of order (5xx), or gave an answer that cannot be read."""
+    """The API, the connection or Airflow's store could not be reached, or refuses what may be paid already."""
 
 
 class HailuoJobTimeoutException(HailuoException):
@@ -31,12 +33,103 @@ class HailuoJobFailedException(HailuoException):
     """The job ended without a video; a retry renders it anew."""
 
 
-def exception_for(error: errors.ApiframeError) -> type[AirflowException]:
-    """Return the class of exception that a task fails with because of `error`."""
+@dataclass(frozen=True)
+class Situation:
+    """What a task knows when an error strikes.
+
+    :param conn_id: the Airflow connection.
+    :param job_id: the job that was submitted; None while none is known.
+    :param in_doubt: whether a job may have been created without the task having been told.
+    :param tries_left: whether Airflow is going to retry the task.
+    :param kept: whether the task state store keeps what was submitted, so that clearing the task takes it up.
+    :param retried: whether there was a try before this one.
+    """
+
+    conn_id: str
+    job_id: str | None = None
+    in_doubt: bool = False
+    tries_left: bool = False
+    kept: bool = False
+    retried: bool = False
+
+    @property
+    def may_be_paid(self) -> bool:
+        """Whether giving up for good could leave a video behind that was paid for."""
+        return self.job_id is not None or self.in_doubt
+
+
+def explained(error: errors.ApiframeError, situation: Situation) -> AirflowException:
+    """Return the exception that a task fails with because of `error`: what happened, what is paid, what to do.
+
+    :param error: what happened; its job is named if the situation knows it.
+    :param situation: what the task knows.
+    :return: an exception that Airflow retries, unless it is certain that nothing was paid and no retry can mend it.
+    """
+    error.job_id = error.job_id or situation.job_id
+    kind = _kind(error, situation)
+    parts = (_money(error, situation), _cause(error, situation), _next(error, situation, kind))
+    return kind(". ".join([str(error), *filter(None, parts)]))
+
+
+def _kind(error: errors.ApiframeError, situation: Situation) -> type[AirflowException]:
     if isinstance(error, errors.JobTimeoutError):
         return HailuoJobTimeoutException
     if isinstance(error, errors.JobError):
         return HailuoJobFailedException
     if isinstance(error, errors.RateLimitError):
         return HailuoRateLimitException
-    return HailuoUnavailableException if error.transient else HailuoFailException
+    passing = error.transient or error.in_doubt or isinstance(error, errors.CredentialsUnavailableError)
+    return HailuoUnavailableException if passing or situation.may_be_paid else HailuoFailException
+
+
+def _money(error: errors.ApiframeError, situation: Situation) -> str:
+    if isinstance(error, errors.JobError):
+        return ""  # its own message tells it
+    if situation.job_id is not None:
+        return "The job goes on, and is paid if it completes"
+    if situation.in_doubt:
+        return "The job may have been created, and is paid then"
+    return "Nothing was paid"
+
+
+def _cause(error: errors.ApiframeError, situation: Situation) -> str:
+    if isinstance(error, errors.ConflictError) and situation.retried:
+        return (
+            "An earlier try of this task has submitted another request under this key: its templates render to "
+            "something else at each try. Let them render to the same"
+        )
+    if isinstance(error, errors.NotFoundError) and situation.job_id is None:
+        return f"Check the base URL in the connection {situation.conn_id!r}"
+    text = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), "")
+    return text.format(conn_id=situation.conn_id)
+
+
+def _next(error: errors.ApiframeError, situation: Situation, kind: type[AirflowException]) -> str:
+    whoever = "A retry" if situation.tries_left else "Clearing the task"
+    if isinstance(error, errors.JobFailedError):
+        return f"{whoever} renders it anew"
+    if isinstance(error, errors.JobExpiredError):
+        return f"{whoever} renders it anew, which costs credits again"
+    if not situation.may_be_paid:
+        return "Then clear the task" if issubclass(kind, AirflowFailException) else f"{whoever} submits it"
+    if situation.tries_left or situation.kept:
+        return f"{whoever} takes it up again and does not pay twice"
+    return _instead_of_clearing(situation)
+
+
+def _instead_of_clearing(situation: Situation) -> str:
+    if situation.job_id is None:
+        return "Clearing the task may pay for another one: look first whether Apiframe lists the job"
+    look = f"HailuoHook({situation.conn_id!r}).get_conn().send(calls.get_job({situation.job_id!r}))"
+    return f"Clearing the task would pay for another one: {look} reads the result of this one"
+
+
+_CAUSES: Mapping[type[errors.ApiframeError], str] = {
+    errors.InvalidInputError: "Correct it",
+    errors.BadRequestError: "Correct the parameters of the task",
+    errors.AuthenticationError: "Check the API key in the connection {conn_id!r}",
+    errors.InsufficientCreditsError: "Top up the credits of the account",
+    errors.PermissionDeniedError: "Check that the API key in the connection {conn_id!r} is active and may do this",
+    errors.NotFoundError: "Check that the connection {conn_id!r} leads to the account that submitted the job",
+    errors.ConflictError: "Take another idempotency_key, or leave it out",
+}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from airflow.providers.common.compat.sdk import XCom
-
+from airflow_provider_hailuo.apiframe.client import Settings
 from airflow_provider_hailuo.apiframe.errors import ConflictError, excerpt
 from airflow_provider_hailuo.apiframe.idempotency import derive_key
 from airflow_provider_hailuo.apiframe.models import Job, VideoRequest
+from airflow_provider_hailuo.compat import XCom
 
 # What the API takes for a field that is not sent (Apiframe reference, Hailuo 02).
 DEFAULT_RESOLUTION = "768p"
@@ -32,27 +32,47 @@ class TaskInstance(Protocol):
     map_index: int | None
 
 
-def task_key(ti: TaskInstance, hailuo_conn_id: str, epoch: int, request: VideoRequest) -> str:
-    """Return the first idempotency key of `request` on behalf of the task instance `ti`.
+def task_key(
+    ti: TaskInstance, hailuo_conn_id: str, settings: Settings, epoch: int, request: VideoRequest, *more: str
+) -> str:
+    """Return the first idempotency key of a request on behalf of a task instance.
 
-    `epoch` tells how many tries there were before the task was last cleared.
+    :param ti: the task instance.
+    :param hailuo_conn_id: the Airflow connection.
+    :param settings: what it holds; its namespace goes into the key.
+    :param epoch: Airflow's `max_tries` of the task instance, which clearing changes and a retry does not.
+    :param request: the request.
+    :param more: whatever else is to make it another key.
     """
-    identity = (hailuo_conn_id, ti.dag_id, ti.run_id, ti.task_id, str(map_index(ti)), epoch)
+    identity: tuple[str | int, ...] = (
+        hailuo_conn_id,
+        settings.namespace,
+        ti.dag_id,
+        ti.run_id,
+        ti.task_id,
+        str(map_index(ti)),
+        epoch,
+        *more,
+    )
     return derive_key(f"airflow/{ti.dag_id}/{ti.task_id}", identity, request)
 
 
-def name_key(error: ConflictError, key: str, request: VideoRequest) -> None:
-    """Add to the message of `error` which `key` and which request the API saw a conflict in."""
-    error.message += f"; the key is {key!r}, this request's prompt {excerpt(request.prompt, 60)!r}"
+def name_key(error: ConflictError, key: str, prompt: str) -> None:
+    """Add to the message of `error` which key, and a request of which prompt, the API saw a conflict in."""
+    error.message += f"; the key is {key!r}, this request's prompt {excerpt(prompt, 60)!r}"
 
 
-def request_facts(request: VideoRequest) -> dict[str, Any]:
-    """Return what of `request` the XCom `job` shows."""
+def request_facts(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the XCom `job` shows of a request.
+
+    :param body: its JSON body, `VideoRequest.to_wire()`.
+    """
+    params = body.get("hailuoParams", {})
     return {
-        "prompt": request.prompt,
-        "model": request.model,
-        "resolution": request.resolution or DEFAULT_RESOLUTION,
-        "duration": request.duration or DEFAULT_DURATION,
+        "prompt": body.get("prompt"),
+        "model": body.get("model"),
+        "resolution": params.get("resolution", DEFAULT_RESOLUTION),
+        "duration": params.get("duration", DEFAULT_DURATION),
     }
 
 
@@ -71,16 +91,34 @@ def job_facts(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 async def leave(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:
     """Write `xcoms` of `ti` from a trigger. Raises whatever Airflow's API server or XCom backend raises."""
+    from airflow.sdk.bases.xcom import BaseXCom  # noqa: PLC0415 - of Airflow 3
+
     # Not TaskSuccessEvent(xcoms=...): Airflow 3.3.2 encodes those twice.
     for key, value in xcoms.items():
-        await XCom.aset(key, value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti))
+        # The page reads the link as it stands in the database, past any XCom backend.
+        await (BaseXCom if key == LINK else XCom).aset(
+            key, value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti)
+        )
 
 
-def forget(ti: Any) -> None:
-    """Delete what an earlier try has left, on a worker; Airflow does it only for tries that begin on one."""
+def forget(ti: Any) -> dict[str, Any]:
+    """Delete what an earlier try has left, on a worker; Airflow does it only for tries that begin on one.
+
+    :return: what it was, by key.
+    """
+    left = {}
     for key in (JOB_ID, JOB, CREDIT_COST, RETURN_VALUE, LINK):
-        if ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index) is not None:
+        value = ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+        if value is not None:
+            left[key] = value
             XCom.delete(key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti))
+    return left
+
+
+def was_delivered(ti: Any) -> bool:
+    """Tell whether the try before the one that begins now on a worker has returned a URL, here or in a trigger."""
+    context = getattr(ti, "_ti_context_from_server", None)
+    return RETURN_VALUE in (getattr(context, "xcom_keys_to_clear", None) or ())
 
 
 def map_index(ti: TaskInstance) -> int:

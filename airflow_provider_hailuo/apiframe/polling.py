@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 from airflow_provider_hailuo.apiframe.backoff import backoff
 from airflow_provider_hailuo.apiframe.errors import (
     ApiframeError,
+    CredentialsUnavailableError,
+    InvalidInputError,
     JobExpiredError,
     JobFailedError,
     JobTimeoutError,
@@ -23,6 +26,17 @@ from airflow_provider_hailuo.apiframe.models import Job, JobStatus
 
 SHORTEST_WAIT_SECONDS = 0.05
 NEWS_PERCENT = 25
+
+REFUSED_SECONDS = 60.0
+"""How long the API has to refuse to tell of a job before that is believed: longer than a deployment of theirs
+takes."""
+
+REFUSALS = 3
+"""How often it has to do so meanwhile, however long the pauses are."""
+
+URL_SECONDS = 30.0
+"""How long a job may be COMPLETED without a URL before that is believed: replicas lag behind."""
+
 _KNOWN_STATUSES = frozenset(JobStatus)
 
 
@@ -55,37 +69,48 @@ class GaveUp:
 class JobPoll:
     """Decides after each look at a job.
 
-    Parameters:
+    Until the deadline it waits on through network errors, timeouts, 429, 5xx, unreadable answers, pages of proxies
+    and unknown status strings. A refusal by the API itself (its own 401, 403, 404, ...), credentials that cannot be
+    looked up and settings that will not do end the wait when nothing else was seen for a minute, a job that is
+    COMPLETED without a URL after half a minute: the job is paid for, and one odd answer says nothing.
 
-    - `job_id`: the job that is waited for.
-    - `deadline`: the moment to give up at, in seconds since the epoch.
-    - `interval`: seconds between two looks while all is well (above 0); spread by 10 % so that many waiters do
-      not march in step.
-    - `draw`: returns a number from 0 to 1 (default `random.random`).
-
-    Tolerated until the deadline: network errors, timeouts, 429, 5xx, unreadable answers, unknown status strings.
-    Not tolerated: 401, 403, 404 and other refusals.
+    :param job_id: the job that is waited for.
+    :param deadline: the moment to give up at, in seconds since the epoch.
+    :param interval: seconds between two looks while all is well (above 0); spread by 10 % so that many waiters do not
+        march in step.
+    :param draw: returns a number from 0 to 1 (default `random.random`).
     """
 
     def __init__(
         self, job_id: str, deadline: float, interval: float, *, draw: Callable[[], float] = random.random
     ) -> None:
         self.job_id = job_id
-        self._deadline = deadline
+        self.deadline = deadline
         self.interval = interval
         self._draw = draw
         self._failures = 0
+        self._refusals: list[float] = []
+        self._without_url_since: float | None = None
         self._told = ("", 0.0)
 
     def on_job(self, job: Job, now: float) -> Wait | Finished | GaveUp:
-        """Decide after the API told `job` at the moment `now` (seconds since the epoch)."""
+        """Decide after the API told of the job.
+
+        :param job: what it told.
+        :param now: the moment, in seconds since the epoch.
+        :return: what to do.
+        """
         recovered = f" (after {self._failures} failed looks)" if self._failures else ""
         level = logging.INFO if recovered else logging.DEBUG
         self._failures = 0
-        if job.is_final:
+        self._refusals.clear()
+        if job.is_final and not self._may_get_its_url(job, now):
             return Finished(job)
         seen, stage = excerpt(job.status, 40), 0.0
-        if job.status not in _KNOWN_STATUSES:
+        if job.is_final:
+            seen += " (without a URL yet: looking again)"
+            level = logging.INFO
+        elif job.status not in _KNOWN_STATUSES:
             seen += " (a status that this version does not know: waiting on)"
             level = logging.INFO
         elif job.progress is not None:
@@ -96,18 +121,35 @@ class JobPoll:
         return self._wait(seconds, now, f"its status was {seen}", news, level)
 
     def on_error(self, error: ApiframeError, now: float) -> Wait | GaveUp:
-        """Decide after a look failed with `error` at the moment `now` (seconds since the epoch)."""
-        if not error.transient:
-            return GaveUp(error)
+        """Decide after a look failed.
+
+        :param error: what it failed with.
+        :param now: the moment, in seconds since the epoch.
+        :return: what to do.
+        """
+        if _is_refusal(error):
+            self._refusals.append(now)
+            seconds = now - self._refusals[0]
+            if seconds >= REFUSED_SECONDS and len(self._refusals) >= REFUSALS:
+                lasting = copy(error)  # others may have been told the same
+                lasting.message += f"; so it has been for {seconds:.0f} s"
+                return GaveUp(lasting)
         self._failures += 1
         news = f"Job {self.job_id}: cannot see it, looking on: {error.without_job()}" if self._failures == 1 else None
         seconds = max(self.interval, backoff(self._failures, error, draw=self._draw))
         return self._wait(seconds, now, f"the last look failed: {error.without_job()}", news)
 
+    def _may_get_its_url(self, job: Job, now: float) -> bool:
+        if job.status != JobStatus.COMPLETED or job.expired or job.video_url is not None:
+            return False
+        if self._without_url_since is None:
+            self._without_url_since = now
+        return now < min(self._without_url_since + URL_SECONDS, self.deadline)
+
     def _wait(
         self, seconds: float, now: float, last: str, news: str | None, level: int = logging.INFO
     ) -> Wait | GaveUp:
-        left = self._deadline - now
+        left = self.deadline - now
         if left <= 0:
             return GaveUp(
                 JobTimeoutError(
@@ -119,11 +161,21 @@ class JobPoll:
         return Wait(min(max(seconds, SHORTEST_WAIT_SECONDS), left), news, level)
 
 
-def video_url(job: Job) -> str:
-    """Return the URL of the video of a final `job`.
+def _is_refusal(error: ApiframeError) -> bool:
+    """Tell whether `error` may end a wait if it lasts; all others may pass by themselves, however long they take."""
+    if error.transient:
+        return False
+    return error.from_api or isinstance(error, CredentialsUnavailableError | InvalidInputError)
 
-    Raises `JobFailedError` when it failed or was cancelled, `JobExpiredError` when its file has been purged,
-    `JobWithoutVideoError` when it is completed and carries no URL. Each message tells what became of the credits.
+
+def video_url(job: Job) -> str:
+    """Return the URL of the video of a final job.
+
+    :param job: the job.
+    :return: the URL, never empty.
+    :raises JobFailedError: it failed or was cancelled.
+    :raises JobExpiredError: its file has been purged.
+    :raises JobWithoutVideoError: it is completed and carries no URL. Each message tells what became of the credits.
     """
     if job.status != JobStatus.COMPLETED:
         reason = (

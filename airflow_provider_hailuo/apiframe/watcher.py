@@ -16,15 +16,19 @@ from weakref import WeakKeyDictionary
 from airflow_provider_hailuo.apiframe import calls
 from airflow_provider_hailuo.apiframe.backoff import backoff
 from airflow_provider_hailuo.apiframe.calls import Call
-from airflow_provider_hailuo.apiframe.client import AsyncClient
+from airflow_provider_hailuo.apiframe.client import AsyncClient, Settings
 from airflow_provider_hailuo.apiframe.errors import (
     ApiframeError,
     AuthenticationError,
+    BadRequestError,
+    CredentialsUnavailableError,
     InvalidInputError,
     NetworkError,
+    NotFoundError,
+    PermissionDeniedError,
     excerpt,
 )
-from airflow_provider_hailuo.apiframe.models import Job
+from airflow_provider_hailuo.apiframe.models import Job, JobStatus
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, Wait
 
 T = TypeVar("T")
@@ -41,8 +45,6 @@ DECISIONS_AT_ONCE = 20
 """Each may write into a log, which blocks the event loop while Airflow is slow to take it: others get a turn."""
 
 REPLACEMENT_SECONDS = 1.0
-
-_watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, JobWatcher]] = WeakKeyDictionary()
 
 
 class _WatchEndedError(Exception):
@@ -75,6 +77,7 @@ class JobWatcher:
         self.users = 0
         self._open_client = open_client
         self._opening: asyncio.Future[AsyncClient] | None = None
+        self._openings: set[asyncio.Future[AsyncClient]] = set()
         self._accepted: set[asyncio.Future[AsyncClient]] = set()
         self._waiters: dict[str, list[_Waiter]] = {}
         self._watching: asyncio.Task[None] | None = None
@@ -94,11 +97,12 @@ class JobWatcher:
         client = await asyncio.shield(opening)
         try:
             value = await client.send(call, retries=retries)
-        except AuthenticationError:
-            if opening not in self._accepted:
-                raise
-            if opening is self._opening:
+        except (AuthenticationError, PermissionDeniedError) as error:
+            # The key may have been replaced: whoever asks next looks it up.
+            if error.from_api and opening is self._opening:
                 self._opening = None
+            if opening not in self._accepted or not error.from_api:
+                raise
             return await self.send(call, retries=retries)
         self._accepted.add(opening)
         return value
@@ -124,16 +128,19 @@ class JobWatcher:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        for opening in self._accepted | ({self._opening} if self._opening else set()):
+        for opening in self._openings:
             opening.cancel()
-            (client,) = await asyncio.gather(opening, return_exceptions=True)
+        for client in set(await asyncio.gather(*self._openings, return_exceptions=True)):
             if isinstance(client, AsyncClient):
                 await client.close()
 
     def _open(self) -> asyncio.Future[AsyncClient]:
         opening = self._opening
         if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
+            if opening is not None:
+                self._openings.discard(opening)
             self._opening = opening = asyncio.ensure_future(self._open_client())
+            self._openings.add(opening)
         return opening
 
     def _join(self, waiter: _Waiter) -> None:
@@ -191,7 +198,7 @@ class JobWatcher:
         except ApiframeError as error:
             self._first_page = None
             # Whatever else makes the API refuse the list, it may still tell of each job.
-            if error.transient or isinstance(error, AuthenticationError | InvalidInputError):
+            if not _is_about_the_list(error):
                 await self._decide_each(dict.fromkeys(left, error))
                 left.clear()
         await self._ask_each(left)
@@ -209,7 +216,7 @@ class JobWatcher:
         met, fruitless = False, 0
         while len(left) > FEW:
             page = await self._ask(calls.list_jobs(cursor=cursor))
-            found = {job.id: job for job in page.jobs if job.id in left}
+            found = {job.id: job for job in page.jobs if job.id in left and not _is_summary(job)}
             if found and not met:
                 self._first_page, met = cursor, True
             left.difference_update(found)
@@ -229,7 +236,7 @@ class JobWatcher:
                 try:
                     job = await self._ask(calls.get_job(job_id))
                 except ApiframeError as error:
-                    if error.transient:
+                    if not _is_about_the_job(error):
                         failures.append(error)
                     self._decide(job_id, error)
                 else:
@@ -271,21 +278,110 @@ class JobWatcher:
                 waiter.context.run(waiter.log, on.level, on.news)
 
 
-@asynccontextmanager
-async def shared_watcher(name: str, open_client: Callable[[], Awaitable[AsyncClient]]) -> AsyncIterator[JobWatcher]:
-    """Share the watcher `name` of the running event loop for the length of the block.
+def _is_summary(job: Job) -> bool:
+    """Tell whether a list leaves out what is needed of `job`: it is asked for by itself then."""
+    return job.status == JobStatus.COMPLETED and job.video_url is None and not job.expired
 
-    `open_client` opens its client when there is none yet. The last user's leaving closes everything.
+
+def _is_about_the_job(error: ApiframeError) -> bool:
+    """Tell whether `error` says nothing of how other jobs fare."""
+    return error.from_api and isinstance(error, NotFoundError | BadRequestError)
+
+
+def _is_about_the_list(error: ApiframeError) -> bool:
+    """Tell whether `error` says nothing of how single jobs fare."""
+    whole = AuthenticationError | CredentialsUnavailableError | InvalidInputError
+    return not (error.transient or isinstance(error, whole))
+
+
+@dataclass
+class _Loop:
+    """What the waiting of one event loop share: the look-ups under way, and one watcher for each account."""
+
+    looking_up: dict[str, asyncio.Future[Settings]] = field(default_factory=dict)
+    watchers: dict[tuple[str, Settings], JobWatcher] = field(default_factory=dict)
+
+
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def shared_watcher(
+    name: str,
+    look_up: Callable[[], Awaitable[Settings]],
+    connect: Callable[[Settings], AsyncClient] = AsyncClient,
+) -> AsyncIterator[tuple[Settings, JobWatcher]]:
+    """Share, for the length of the block, the watcher of the account to which the connection `name` leads now.
+
+    All of one event loop who come while it leads to the same account share one. When it was changed, who comes gets
+    another, and who is there already stays with the old key, under which its job was paid for. The last one's leaving
+    closes a watcher.
+
+    :param name: the connection.
+    :param look_up: looks up what it holds now; one look-up serves all who come meanwhile.
+    :param connect: makes the client (default: of httpx).
+    :return: what the connection holds, and the watcher.
+    :raises ApiframeError: what `look_up` or making the client raises.
     """
-    watchers = _watchers.setdefault(asyncio.get_running_loop(), {})
-    watcher = watchers.get(name)
+    shared = _loops.setdefault(asyncio.get_running_loop(), _Loop())
+    settings = await _look_up(shared, name, look_up)
+    watcher = shared.watchers.get((name, settings))
     if watcher is None:
-        watchers[name] = watcher = JobWatcher(open_client)
+        clients: list[AsyncClient] = []
+
+        async def open_client() -> AsyncClient:
+            now = settings
+            if clients:
+                # The key was refused. While no other is to be had, the old one may be accepted again.
+                with suppress(CredentialsUnavailableError):
+                    now = await look_up()
+            if not clients or clients[-1].settings != now:
+                clients.append(connect(now))
+            return clients[-1]
+
+        shared.watchers[name, settings] = watcher = JobWatcher(open_client)
     watcher.users += 1
     try:
-        yield watcher
+        yield settings, watcher
     finally:
         watcher.users -= 1
         if watcher.users == 0:
-            del watchers[name]
+            del shared.watchers[name, settings]
             await watcher.close()
+
+
+async def _look_up(shared: _Loop, name: str, look_up: Callable[[], Awaitable[Settings]]) -> Settings:
+    looking_up = shared.looking_up.get(name)
+    if looking_up is None:
+        shared.looking_up[name] = looking_up = asyncio.ensure_future(look_up())
+        looking_up.add_done_callback(lambda _: shared.looking_up.pop(name))
+    # The cancellation of one who waits for it disturbs no other.
+    return await asyncio.shield(looking_up)
+
+
+async def wait_for_job(
+    poll: JobPoll,
+    log: Log,
+    name: str,
+    look_up: Callable[[], Awaitable[Settings]],
+    connect: Callable[[Settings], AsyncClient] = AsyncClient,
+) -> Finished | GaveUp:
+    """Wait for the job of `poll` in the watcher that `shared_watcher(name, look_up, connect)` tells.
+
+    A look-up that fails is a look that failed: `poll` decides what follows.
+
+    :param poll: decides.
+    :param log: gets what is worth a line.
+    :return: how the job ended, or why there is no use in waiting longer.
+    """
+    while True:
+        try:
+            async with shared_watcher(name, look_up, connect) as (_, watcher):
+                return await watcher.wait(poll, log)
+        except ApiframeError as error:
+            on = poll.on_error(error, time.time())
+        if not isinstance(on, Wait):
+            return on
+        if on.news:
+            log(on.level, on.news)
+        await asyncio.sleep(on.seconds)

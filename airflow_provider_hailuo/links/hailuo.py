@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
-
 from airflow_provider_hailuo.apiframe.models import is_http_url
+from airflow_provider_hailuo.compat import BaseOperatorLink, XCom
 from airflow_provider_hailuo.record import LINK, RETURN_VALUE
 
 

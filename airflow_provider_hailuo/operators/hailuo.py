@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from itertools import count
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import jinja2
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
-from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe import calls, errors
-from airflow_provider_hailuo.apiframe.client import Client
+from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.idempotency import nth_key
 from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, HAILUO_02, Job, JobStatus, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
-from airflow_provider_hailuo.exceptions import HailuoFailException, exception_for
+from airflow_provider_hailuo.compat import BaseOperator, StartTriggerArgs
+from airflow_provider_hailuo.exceptions import HailuoFailException, HailuoUnavailableException, Situation, explained
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
+from airflow_provider_hailuo.operators.submission import Submission, SubmissionRecord, takes_up
 from airflow_provider_hailuo.operators.visits import MOST, fewest_visits
 from airflow_provider_hailuo.triggers.hailuo import (
     BACKSTOP_SECONDS,
-    START_ON_WORKER,
     HailuoGenerateTrigger,
     HailuoJobTrigger,
+    before_execution_timeout,
     raise_unless_finished,
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow_provider_hailuo.compat import Context
 
 _REQUEST_FIELDS = tuple(VideoRequest.model_fields)
+
+DEAD_JOBS = 10
+"""How many jobs that were dead when they were submitted, so of earlier tries, a try leaves behind before it gives
+up."""
+
+LOOK_SECONDS = 120.0
+"""How long a worker that takes the result asks for it, should the API be out of order."""
 
 
 class _WhenAsked:
@@ -56,30 +66,36 @@ class HailuoGenerateOperator(BaseOperator):
     The task submits the job, then waits in the triggerer, where it holds no worker slot, then resumes on a worker.
     The URL is short-lived: copy the file to storage of your own in a task that follows.
 
-    Parameters, templated as far as they describe the request:
-
-    - `prompt`: what to show, 1 to 2000 characters.
-    - `model`: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`.
-    - `image`, `end_image`: URLs of the first and the last frame; the last one with `hailuo-02` only.
-    - `resolution`: `768p` (the API's default) or `1080p`.
-    - `duration`: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
-    - `prompt_optimizer`: whether the model may rewrite the prompt (the API's default: yes).
-    - `webhook_url`, `webhook_events`: where to announce `progress`, `completed`, `failed`.
-    - `hailuo_conn_id`: the Airflow connection (default `hailuo_default`).
-    - `deferrable`: wait in the triggerer (default) or, with False, on the worker.
-    - `worker_visits`: how often the task may take a worker slot while all goes well: 2 (default), 1 (the triggerer
-      ends the task) or 0 (the triggerer submits as well). Where something would get lost, as a success callback or
-      a limit would, the task takes the next higher number by itself and logs why. 1 and 0 need Airflow 3.3.
-    - `poll_interval`: seconds between two looks at the job (default 5, the vendor recommends 5 to 10).
-    - `timeout`: seconds to wait (default 1800), counted from the submission, with `worker_visits=0` from when Airflow
-      hands over the task. `execution_timeout` holds as well.
-    - `idempotency_key`: overrides the derived key that keeps a crash or retry from paying twice.
+    What describes the request is templated; an optional field that renders to "" or "None" is left out. A retry goes
+    on with what the task has begun, whatever its templates render to by then. Inside another task
+    (`execute(context)`) it waits right there.
 
     XComs: `return_value` is the URL; `job_id` is there right after the submission; `credit_cost` (credits) and
     `job` (a dictionary of all that a page would show) when the job is final.
 
-    Raises `HailuoFailException`, which Airflow does not retry, for input, key, credits or rights that will not do,
-    and a `HailuoException` for everything that a retry may mend. Each message says what to do, and names the job.
+    :param prompt: what to show, 1 to 2000 characters, of which emoji and the like count as two.
+    :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`.
+    :param image: URL of the first frame.
+    :param end_image: URL of the last frame, with `hailuo-02` only.
+    :param resolution: `768p` (the API's default) or `1080p`.
+    :param duration: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
+    :param prompt_optimizer: whether the model may rewrite the prompt (the API's default: yes).
+    :param webhook_url: where the API announces what becomes of the job; none by default.
+    :param webhook_events: which of `progress`, `completed`, `failed` it announces.
+    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`).
+    :param deferrable: wait in the triggerer (default) or, with False, on the worker, whose slot is held all along.
+    :param worker_visits: how often the task may take a worker slot while all goes well: 2 (default), 1 (the triggerer
+        ends the task) or 0 (the triggerer submits as well). Where something would get lost, as a success callback or
+        a limit would, the task takes the next higher number by itself and logs why. 1 and 0 need Airflow 3.3.
+    :param poll_interval: seconds (or a timedelta) between two looks at the job (default 5, the vendor recommends 5 to
+        10).
+    :param timeout: seconds (or a timedelta) to wait (default 1800), counted from the submission, with
+        `worker_visits=0` from when Airflow hands over the task. `execution_timeout` holds as well.
+    :param idempotency_key: overrides the derived key that keeps a crash or retry from paying twice. The same key
+        stands for the same video, also when the task is cleared.
+    :raises HailuoFailException: which Airflow does not retry: nothing was paid, and input, key, credits or rights
+        will not do.
+    :raises HailuoException: for everything else. Each message says what to do, and names the job once there is one.
     """
 
     # While the base class is made, Airflow asks already.
@@ -101,12 +117,12 @@ class HailuoGenerateOperator(BaseOperator):
         duration: int | str | None = None,
         prompt_optimizer: bool | str | None = None,
         webhook_url: str | None = None,
-        webhook_events: list[str] | None = None,
+        webhook_events: Collection[str] | None = None,
         hailuo_conn_id: str = HailuoHook.default_conn_name,
         deferrable: bool = True,
         worker_visits: int = MOST,
-        poll_interval: float = 5.0,
-        timeout: float = 1800.0,
+        poll_interval: float | timedelta = 5.0,
+        timeout: float | timedelta = 1800.0,
         idempotency_key: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -123,22 +139,31 @@ class HailuoGenerateOperator(BaseOperator):
         self.hailuo_conn_id = hailuo_conn_id
         self.deferrable = deferrable
         self.worker_visits = worker_visits
-        self.poll_interval = poll_interval
-        self.timeout = timeout
+        self.poll_interval = _seconds("poll_interval", poll_interval)
+        self.timeout = _seconds("timeout", timeout)
         self.idempotency_key = idempotency_key
-        for name, seconds in (("poll_interval", poll_interval), ("timeout", timeout)):
-            if not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
-                raise HailuoFailException(f"{name}: {seconds!r}: must be a number of seconds above 0")
         # What is known while the DAG is parsed is refused then, not in the night.
-        known = {name: value for name, value in self._request_fields().items() if _is_literal(value)}
-        with self._explained():
-            VideoRequest(**{"prompt": "known later", **known})
-        if worker_visits not in range(MOST + 1):
+        if not isinstance(deferrable, bool):
+            raise HailuoFailException(f"deferrable: {deferrable!r}: must be True or False")
+        if isinstance(worker_visits, bool) or worker_visits not in range(MOST + 1):
             raise HailuoFailException(f"worker_visits: {worker_visits!r}: must be 0, 1 or 2")
+        if getattr(self, "multiple_outputs", False):
+            raise HailuoFailException(
+                "multiple_outputs: True: the task returns one URL; its XCom 'job' is a dictionary"
+            )
+        try:
+            VideoRequest(
+                **{"prompt": "known later"}
+                | {name: value for name, value in self._request_fields().items() if _is_literal(value)}
+            )
+            if _is_literal(idempotency_key):
+                calls.check_idempotency_key(idempotency_key)
+        except errors.InvalidInputError as error:
+            raise HailuoFailException(str(error)) from None
 
     def _visits(self) -> tuple[int, str | None]:
         """Return how often the task visits a worker, and what stands in the way of fewer visits that were wanted."""
-        return fewest_visits(self, self.worker_visits, deferrable=self.deferrable)
+        return fewest_visits(self, self.worker_visits, deferrable=self.deferrable, of=HailuoGenerateOperator)
 
     def _start_from_trigger(self) -> bool:
         return self._visits()[0] == 0
@@ -147,11 +172,15 @@ class HailuoGenerateOperator(BaseOperator):
         if not self._start_from_trigger():
             return None
         timeout = self.execution_timeout
+        values: dict[str, Any] = {name: getattr(self, name) for name in HailuoGenerateOperator.template_fields}
+        if isinstance(values["webhook_events"], Collection) and not isinstance(values["webhook_events"], str):
+            values["webhook_events"] = list(values["webhook_events"])
         trigger = HailuoGenerateTrigger(
-            **{name: getattr(self, name) for name in self.template_fields},
+            **values,
             poll_interval=self.poll_interval,
             timeout=self.timeout,
             execution_timeout=None if timeout is None else timeout.total_seconds(),
+            retries=self.retries or 0,
         )
         path, arguments = trigger.serialize()
         return StartTriggerArgs(
@@ -172,102 +201,205 @@ class HailuoGenerateOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Submit the job, wait in the triggerer (or here, with `deferrable=False`), return the URL of the video."""
+        return self._execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
+        """Resume after the trigger's `event`: push the XComs of the job, return the URL of the video."""
+        ti = context["ti"]
+        # `airflow tasks test` of a run that a trigger has ended resumes without an event.
+        if event is None or event.get("start_on_worker") or _is_of_another_try(event, ti):
+            return self._execute(context, left=record.forget(ti))
+        submissions = SubmissionRecord(context)
+        with self._explained(ti, submissions):
+            if not {"job_id", "error"} <= event.keys():
+                raise errors.UnreadableAnswerError(f"The task was resumed by {errors.excerpt(repr(event))}")
+            submission = self._resumed(ti, submissions, event)
+            # Not through defer(kwargs=...): dag.test() of Airflow 3.3 drops them.
+            seen = ti.xcom_pull(task_ids=self.task_id, key=record.JOB, map_indexes=ti.map_index)
+            if not isinstance(seen, dict) or seen.get("id") != submission.job_id:
+                seen = None
+            if seen is not None:
+                ti.xcom_push(key=record.CREDIT_COST, value=seen["credits"])
+            raise_unless_finished(event)
+            if seen is not None and seen["url"]:
+                self.log.info("Job %s: video is ready, %s credits", submission.job_id, seen["credits"])
+                submissions.note(replace(submission, delivered=True))
+                return str(seen["url"])
+            # The trigger could leave nothing: look again.
+            with HailuoHook(submission.conn_id).get_conn() as client:
+                until = min(time.time() + LOOK_SECONDS, self._deadline(ti))
+                job = self._wait_here(client, JobPoll(str(submission.job_id), until, self.poll_interval))
+            return self._finish(ti, submissions, submission, job)
+
+    def _execute(self, context: Context, left: Mapping[str, Any] | None = None) -> str:
+        """Begin a try on a worker.
+
+        `left` are the XComs that a trigger has left; None if no trigger was there before.
+        """
+        ti = context["ti"]
+        # Another task's code calls this one's: the record would be that task's, and nobody could resume.
+        nested = getattr(ti, "task", self) is not self
+        submissions = SubmissionRecord(context, kept=not nested)
+        visits = self._visits_of_this_try(ti)
+        with self._explained(ti, submissions):
+            submission, job = self._submit(ti, submissions, left)
+            poll = JobPoll(str(submission.job_id), self._deadline(ti), self.poll_interval)
+            if job is None and (nested or not self.deferrable):
+                with HailuoHook(submission.conn_id).get_conn() as client:
+                    job = self._wait_here(client, poll)
+            if job is not None:
+                return self._finish(ti, submissions, submission, job)
+        self.defer(
+            trigger=HailuoJobTrigger(
+                job_id=poll.job_id,
+                hailuo_conn_id=submission.conn_id,
+                poll_interval=self.poll_interval,
+                deadline=poll.deadline,
+                request=record.request_facts(submission.body),
+                end_from_trigger=visits < MOST,
+                try_number=ti.try_number,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(0.0, poll.deadline - time.time()) + BACKSTOP_SECONDS),
+        )
+
+    def _visits_of_this_try(self, ti: Any) -> int:
         # Mapped tasks are not seen as such before they run: Airflow starts them on a worker by itself.
         visits, blocker = self._before_rendering or self._visits()
         if visits == 0:
-            visits, blocker = 1, "mapping" if record.map_index(context["ti"]) >= 0 else None
+            visits, blocker = 1, "mapping" if record.map_index(ti) >= 0 else None
         if blocker is not None:
             self.log.info("worker_visits=%d cannot be had with %s: it is %d", self.worker_visits, blocker, visits)
-        with self._explained():
-            request = VideoRequest(**self._request_fields())
-            with HailuoHook(self.hailuo_conn_id).get_conn() as client:
-                job_id, job = self._submit(client, request, context)
-                deadline = self._deadline(context)
-                if job is None and not self.deferrable:
-                    job = self._wait_here(client, JobPoll(job_id, deadline, self.poll_interval))
-                if job is not None:
-                    return self._finish(context, request, job)
-        self.defer(
-            trigger=HailuoJobTrigger(
-                job_id=job_id,
-                hailuo_conn_id=self.hailuo_conn_id,
-                poll_interval=self.poll_interval,
-                deadline=deadline,
-                request=record.request_facts(request),
-                end_from_trigger=visits < MOST,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + BACKSTOP_SECONDS),
-        )
-
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
-        """Resume after the trigger's `event`: push the XComs of the job, return the URL of the video."""
-        ti = context["ti"]
-        if event == START_ON_WORKER:
-            record.forget(ti)
-            return self.execute(context)
-        with self._explained(event.get("job_id")):
-            # Not through defer(kwargs=...): dag.test() of Airflow 3.3 drops them.
-            job_id, seen = (
-                ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=ti.map_index)
-                for key in (record.JOB_ID, record.JOB)
-            )
-            if seen is not None:
-                ti.xcom_push(key=record.CREDIT_COST, value=seen["credits"])
-            raise_unless_finished(event, job_id)
-            if seen is not None:
-                self.log.info("Job %s: video is ready, %s credits", job_id, seen["credits"])
-                return str(seen["url"])
-            # The trigger could leave nothing: look again.
-            with HailuoHook(self.hailuo_conn_id).get_conn() as client:
-                job = client.send(calls.get_job(job_id))
-            return self._finish(context, VideoRequest(**self._request_fields()), job)
+        return visits
 
     def _request_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _REQUEST_FIELDS}
 
-    def _submit(self, client: Client, request: VideoRequest, context: Context) -> tuple[str, Job | None]:
-        """Submit under the first key whose job is alive; return the job's id, and the job if it is final."""
-        for key in self._keys(request, context):
-            try:
-                submission = client.send(calls.generate_video(request, key))
-            except errors.ConflictError as error:
-                record.name_key(error, key, request)
+    def _wanted(self) -> tuple[VideoRequest, str | None]:
+        """Return the request and the task's own key, as its templates render now."""
+        return VideoRequest(**self._request_fields()), calls.check_idempotency_key(self.idempotency_key)
+
+    def _submit(
+        self, ti: Any, submissions: SubmissionRecord, left: Mapping[str, Any] | None
+    ) -> tuple[Submission, Job | None]:
+        """Go on with what the task has begun, or begin; return the submission, and its job if that is final."""
+        submission = self._taken_up(ti, submissions, left or {})
+        # Not after a trigger, which may have sent the request under the key that is derived without.
+        salted = submissions.kept and (submissions.found or (left is None and ti.try_number <= 1))
+        for n in count(1):
+            with HailuoHook(submission.conn_id if submission else self.hailuo_conn_id).get_conn() as client:
+                if submission is None:
+                    submission = self._begun(ti, submissions, client.settings, n, salted=salted)
+                submission, job = self._sent(client, ti, submissions, submission)
+            if job is None or not _is_dead(job) or n == DEAD_JOBS:
+                return submission, job
+            self.log.info("Job %s: ended without a video in an earlier try: another one is submitted", job.id)
+            submission = None
+        raise AssertionError  # counting never ends
+
+    def _taken_up(self, ti: Any, submissions: SubmissionRecord, left: Mapping[str, Any]) -> Submission | None:
+        """Return what the task has begun in an earlier try, if it is to go on with that."""
+        begun = submissions.load()
+        try:
+            request, own_key = self._wanted()
+            body: dict[str, Any] | None = request.to_wire()
+        except errors.InvalidInputError:
+            if begun is None or begun.max_tries != ti.max_tries:
                 raise
-            job_id = submission.job_id
-            context["ti"].xcom_push(key=record.JOB_ID, value=job_id)
-            self.log.info("Job %s: submitted, %s; idempotency key %s", job_id, errors.excerpt(submission.status), key)
-            if submission.status not in FINAL_STATUSES:
-                return job_id, None
+            body, own_key = None, begun.own_key
+        if begun is None and submissions.kept and record.JOB_ID in left and body is not None:
+            begun = self._left_by_a_trigger(left[record.JOB_ID], body, own_key)
+        if begun is None:
+            return None
+        delivered = begun.delivered or record.RETURN_VALUE in left or record.was_delivered(ti)
+        goes_on, note = takes_up(begun, max_tries=ti.max_tries, delivered=delivered, body=body, own_key=own_key)
+        if note:
+            self.log.info(note)
+        submissions.current = replace(begun, max_tries=ti.max_tries) if goes_on else None
+        return submissions.current
+
+    def _left_by_a_trigger(self, job_id: str, body: Mapping[str, Any], own_key: str | None) -> Submission:
+        """Return the submission of a job that a trigger has made, which cannot write to the store."""
+        with HailuoHook(self.hailuo_conn_id).get_conn() as client:
+            job = self._look(client, job_id)
+        told = {"prompt": (job.input or {}).get("prompt"), "model": job.model} if job else {}
+        known = {name: value for name, value in told.items() if value is not None}
+        return Submission("", {**body, **known}, self.hailuo_conn_id, max_tries=-1, own_key=own_key, job_id=job_id)
+
+    def _begun(
+        self, ti: Any, submissions: SubmissionRecord, settings: Settings, n: int, *, salted: bool
+    ) -> Submission:
+        """Return a new submission, written down; `salted`: with a key that nothing else can have."""
+        request, own_key = self._wanted()
+        more = [] if submissions.kept or getattr(ti, "task", self) is self else [self.task_id]
+        key = own_key or record.task_key(
+            ti, self.hailuo_conn_id, settings, ti.max_tries or 0, request, *more, *([uuid4().hex] if salted else [])
+        )
+        submission = Submission(nth_key(key, n), request.to_wire(), self.hailuo_conn_id, ti.max_tries or 0, own_key)
+        submissions.begin(submission)
+        return submission
+
+    def _sent(
+        self, client: Client, ti: Any, submissions: SubmissionRecord, submission: Submission
+    ) -> tuple[Submission, Job | None]:
+        """Send what was not answered yet; return the submission with its job's id, and the job if it is final."""
+        status = None
+        if submission.job_id is None:
+            try:
+                answer = client.send(calls.generate_video(submission.body, submission.key))
+            except errors.ApiframeError as error:
+                if isinstance(error, errors.ConflictError):
+                    record.name_key(error, submission.key, submission.body["prompt"])
+                if not (error.in_doubt or submissions.in_doubt):
+                    submissions.forget()
+                raise
+            submission, status = replace(submission, job_id=answer.job_id), answer.status
+            self.log.info(
+                "Job %s: submitted, %s; idempotency key %s", answer.job_id, errors.excerpt(status), submission.key
+            )
+        submissions.note(submission)
+        ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
+        if status is not None and status not in FINAL_STATUSES:
+            return submission, None
+        return submission, self._look(client, str(submission.job_id))
+
+    def _look(self, client: Client, job_id: str) -> Job | None:
+        """Return the job if it is final; what cannot be seen just now is waited for."""
+        try:
             job = client.send(calls.get_job(job_id))
-            # Only what is surely dead is left for another job, which would be paid as well.
-            if not job.is_final:
-                return job_id, None
-            if job.status == JobStatus.COMPLETED and not job.expired:
-                break
-            self.log.info("Job %s: ended without a video in an earlier try", job_id)
-        return job_id, job
+        except errors.ApiframeError as error:
+            self.log.warning("Job %s: cannot see it: %s", job_id, error.without_job())
+            return None
+        # COMPLETED a moment before its URL is there.
+        unfinished = job.status == JobStatus.COMPLETED and not job.expired and job.video_url is None
+        return job if job.is_final and not unfinished else None
 
-    def _keys(self, request: VideoRequest, context: Context) -> Iterator[str]:
-        """Yield as many idempotency keys as there were tries since the task was last cleared.
+    def _resumed(self, ti: Any, submissions: SubmissionRecord, event: Mapping[str, Any]) -> Submission:
+        """Return the submission that `event` is about; what a trigger has made is written down for a later try."""
+        try:
+            begun = submissions.load()
+        except HailuoUnavailableException as error:
+            self.log.warning("%s", error)
+            begun = None
+        job_id = event["job_id"]
+        if begun is not None and begun.job_id == job_id:
+            return begun
+        try:
+            request, own_key = self._wanted()
+            body = request.to_wire()
+        except errors.InvalidInputError:
+            body, own_key = {}, None
+        made = Submission(event.get("key") or "", body, self.hailuo_conn_id, ti.max_tries or 0, own_key, job_id)
+        if job_id is not None or event.get("in_doubt"):
+            submissions.note(made)
+        return made
 
-        An automatic retry leaves `max_tries` as it is, clearing the task raises it: so a retry gets the original
-        job, and clearing gets a new one. Each try adds one key, for the case that all jobs before are dead.
-        """
-        ti = context["ti"]
-        retries = self.retries or 0
-        epoch = (retries if ti.max_tries is None else ti.max_tries) - retries
-        key = self.idempotency_key
-        if key is None:
-            key = record.task_key(ti, self.hailuo_conn_id, epoch, request)
-        return (nth_key(key, n) for n in range(1, max(1, ti.try_number - epoch) + 1))
-
-    def _deadline(self, context: Context) -> float:
+    def _deadline(self, ti: Any) -> float:
         """Return the moment to give up at, in seconds since the epoch."""
         deadline = time.time() + self.timeout
-        started = context["ti"].start_date
-        if self.execution_timeout is not None and started is not None:
-            return min(deadline, (started + self.execution_timeout).timestamp())
+        if self.execution_timeout is not None and ti.start_date is not None:
+            allowed = before_execution_timeout(self.execution_timeout.total_seconds())
+            return min(deadline, float(ti.start_date.timestamp()) + allowed)
         return deadline
 
     def _wait_here(self, client: Client, poll: JobPoll) -> Job:
@@ -281,63 +413,58 @@ class HailuoGenerateOperator(BaseOperator):
             if isinstance(decision, GaveUp):
                 raise decision.error
             if decision.news:
-                self.log.info(decision.news)
+                self.log.log(decision.level, decision.news)
             time.sleep(decision.seconds)
 
-    def _finish(self, context: Context, request: VideoRequest, job: Job) -> str:
+    def _finish(self, ti: Any, submissions: SubmissionRecord, submission: Submission, job: Job) -> str:
         """Push the XComs of a final `job` and return the URL of its video, or raise what it ended with."""
-        facts = record.job_facts(job, record.request_facts(request))
-        context["ti"].xcom_push(key=record.JOB, value=facts)
-        context["ti"].xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
+        ti.xcom_push(key=record.JOB, value=record.job_facts(job, record.request_facts(submission.body)))
+        ti.xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
         url = video_url(job)
         self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
+        submissions.note(replace(submission, delivered=True))
         return url
 
     @contextmanager
-    def _explained(self, job_id: str | None = None) -> Iterator[None]:
-        """Turn an `ApiframeError` into the exception that Airflow retries or not, and say what is paid and to do.
-
-        `job_id` is the job that was submitted before, None when there is none yet.
-        """
+    def _explained(self, ti: Any, submissions: SubmissionRecord) -> Iterator[None]:
+        """Turn an `ApiframeError` into the exception that Airflow retries or not, and say what is paid and to do."""
         try:
             yield
         except errors.ApiframeError as error:
-            error.job_id = error.job_id or job_id
-            self._fail(error)
-
-    def _fail(self, error: errors.ApiframeError) -> NoReturn:
-        kind = exception_for(error)
-        if isinstance(error, errors.JobError):
-            money = ""
-        elif not issubclass(kind, AirflowFailException):
-            money = "A retry of the task goes on from here and does not pay twice. "
-        elif error.job_id is None:
-            money = "Nothing was paid. "
-        else:
-            money = "The job goes on, and is paid if it completes; clearing the task would pay for another one. "
-        advice = next((text for cause, text in _ADVICE.items() if isinstance(error, cause)), "")
-        # The cause is told in full, and its traceback would bury it.
-        raise kind(f"{error}. {money}{advice.format(conn_id=self.hailuo_conn_id)}".rstrip(" ")) from None
+            current = submissions.current
+            situation = Situation(
+                conn_id=current.conn_id if current else self.hailuo_conn_id,
+                job_id=current.job_id if current else None,
+                in_doubt=error.in_doubt or submissions.in_doubt or (ti.try_number > 1 and not submissions.kept),
+                tries_left=ti.try_number <= (ti.max_tries or 0),
+                kept=submissions.kept,
+                retried=ti.try_number > 1,
+            )
+            # The cause is told in full, and its traceback would bury it.
+            raise explained(error, situation) from None
 
 
-_ADVICE: Mapping[type[errors.ApiframeError], str] = {
-    errors.InvalidInputError: "Correct it, then clear the task",
-    errors.BadRequestError: "Correct the parameters of the task",
-    errors.AuthenticationError: "Check the API key in the connection {conn_id!r}",
-    errors.InsufficientCreditsError: "Top up the credits of the account, then clear the task",
-    errors.PermissionDeniedError: "Check that the API key in the connection {conn_id!r} is active and may do this",
-    errors.NotFoundError: "Check that the connection {conn_id!r} belongs to the account that submitted the job",
-    errors.ConflictError: "Take another idempotency_key, or leave it out",
-    errors.JobFailedError: "A retry renders it anew",
-    errors.JobExpiredError: "A retry renders it anew, which costs credits again",
-    errors.JobTimeoutError: "A retry of the task takes the job up again",
-}
+def _is_of_another_try(event: Mapping[str, Any], ti: Any) -> bool:
+    """Tell whether `event` resumes another try than it was meant for: Airflow 3.0.0 to 3.1.0 do that."""
+    return bool(event.get("try_number")) and event["try_number"] != ti.try_number
+
+
+def _is_dead(job: Job) -> bool:
+    """Tell whether no video is to be had from a final `job` any more."""
+    return job.status != JobStatus.COMPLETED or bool(job.expired)
+
+
+def _seconds(name: str, value: float | timedelta) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise HailuoFailException(f"{name}: {value!r}: must be a number of seconds above 0, or a timedelta")
+    return seconds
 
 
 def _is_literal(value: Any) -> bool:
-    """Tell whether `value` stays as it is: neither a template nor an XComArg."""
+    """Tell whether `value` stays as it is: neither a template nor something that is resolved at run time."""
     if isinstance(value, str):
         return not any(mark in value for mark in ("{{", "{%", "{#"))
-    if isinstance(value, list):
+    if isinstance(value, list | tuple | set | frozenset):
         return all(map(_is_literal, value))
-    return isinstance(value, int | float)
+    return not hasattr(value, "resolve")

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jinja2
-from airflow.providers.common.compat.sdk import BaseOperator, conf
 from jinja2 import meta, nodes
 
+from airflow_provider_hailuo.compat import BaseOperator, conf
 from airflow_provider_hailuo.record import TRIGGERS_WRITE_XCOMS
 
 MOST = 2
@@ -43,13 +43,18 @@ _PARSER = jinja2.Environment(autoescape=True)
 _PARSER.globals.clear()
 
 
-def fewest_visits(task: BaseOperator, wanted: int, *, deferrable: bool) -> tuple[int, str | None]:
-    """Return how many visits to a worker `task` takes, and what stands in the way of `wanted`.
+def fewest_visits(
+    task: BaseOperator, wanted: int, *, deferrable: bool, of: type[BaseOperator]
+) -> tuple[int, str | None]:
+    """Return how many visits to a worker a task takes.
 
-    Parameters: `wanted`, 0, 1 or 2; `deferrable`, whether it may wait in the triggerer. The number is `wanted`, with
-    None, or the next higher one at which nothing is lost.
+    :param task: the task.
+    :param wanted: how many it would take at best: 0, 1 or 2.
+    :param deferrable: whether it may wait in the triggerer.
+    :param of: the class whose work the triggerer does; what a subclass does besides takes a worker.
+    :return: `wanted` and None, or the next higher number at which nothing is lost, and what stands in the way.
     """
-    reasons = [_first(_blockers(task, visits, deferrable)) for visits in range(wanted, MOST)]
+    reasons = [_first(_blockers(task, visits, deferrable, of)) for visits in range(wanted, MOST)]
     free = next((n for n, reason in enumerate(reasons) if reason is None), len(reasons))
     return wanted + free, reasons[0] if free else None
 
@@ -58,11 +63,17 @@ def _first(reasons: Iterator[str]) -> str | None:
     return next(reasons, None)
 
 
-def _blockers(task: BaseOperator, visits: int, deferrable: bool) -> Iterator[str]:
+def _blockers(task: BaseOperator, visits: int, deferrable: bool, of: type[BaseOperator]) -> Iterator[str]:
     if not TRIGGERS_WRITE_XCOMS:
         yield "an Airflow older than 3.3"
     if not deferrable:
         yield "deferrable=False"
+    yield from _blockers_of_the_end(task, of)
+    if visits == 0:
+        yield from _blockers_of_the_start(task, of)
+
+
+def _blockers_of_the_end(task: BaseOperator, of: type[BaseOperator]) -> Iterator[str]:
     # These happen on a worker: after a success, or at each visit.
     for name in ("outlets", "inlets", "on_success_callback", "on_execute_callback"):
         if getattr(task, name):
@@ -70,13 +81,29 @@ def _blockers(task: BaseOperator, visits: int, deferrable: bool) -> Iterator[str
     for name in ("pre_execute", "post_execute"):
         if getattr(task, f"_{name}_hook") is not None:
             yield name
+    for name in ("execute", "execute_complete", "pre_execute", "post_execute"):
+        if getattr(type(task), name) is not getattr(of, name):
+            yield f"the subclass's own {name}"
+    if task.map_index_template is not None:
+        yield "map_index_template"
     if not task.do_xcom_push:
         yield "do_xcom_push=False"
-    if visits == 0:
-        yield from _blockers_of_the_start(task)
+    if _has_listeners():
+        yield "listeners"
 
 
-def _blockers_of_the_start(task: BaseOperator) -> Iterator[str]:
+def _has_listeners() -> bool:
+    """Tell whether anybody listens to what becomes of tasks: of those that a trigger ends, Airflow tells nobody."""
+    from airflow.sdk.listener import get_listener_manager  # noqa: PLC0415 - of Airflow 3.3, and loads all plugins
+
+    hook = get_listener_manager().hook
+    return any(getattr(hook, f"on_task_instance_{event}").get_hookimpls() for event in ("running", "success"))
+
+
+def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterator[str]:
+    if list(type(task).template_fields) != list(of.template_fields):
+        yield "the subclass's own template fields"
+        return
     # Limits hold for what is queued for a worker.
     if task.pool != "default_pool" or task.pool_slots != 1:
         yield "a pool"
@@ -99,7 +126,7 @@ def _blockers_of_the_start(task: BaseOperator) -> Iterator[str]:
 def _unsafe(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield what of the templated `values` the triggerer could not render, or not each time to the same."""
     for name, value in values.items():
-        for part in value if isinstance(value, list) else [value]:
+        for part in value if isinstance(value, list | tuple | set | frozenset) else [value]:
             if isinstance(part, str):
                 yield from (f"{problem} in {name}" for problem in _unsafe_template(part))
             elif part is not None and not isinstance(part, int | float):

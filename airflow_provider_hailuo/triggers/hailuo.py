@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from datetime import timezone
 from typing import Any
 
 import jinja2
-from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.models import VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
-from airflow_provider_hailuo.apiframe.watcher import JobWatcher, shared_watcher
+from airflow_provider_hailuo.apiframe.watcher import JobWatcher, shared_watcher, wait_for_job
+from airflow_provider_hailuo.compat import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 
 # Airflow's own timeout of a deferral bypasses execute_complete: it is there for a lost trigger only.
 BACKSTOP_SECONDS = 300.0
+
+RESUME_SECONDS = 30.0
+"""How long before `execution_timeout` the wait ends, so that there is time to say which job it was."""
+
+SETTLE_SECONDS = 10.0
+"""How long a task stays deferred at least. Airflow 3.0 to 3.3 may take the end of the first visit to a worker, of
+which the scheduler hears some seconds late, for the end of the second one, and fail the task (apache/airflow 68741,
+72716)."""
 
 START_ON_WORKER: dict[str, Any] = {"job_id": None, "error": None, "start_on_worker": True}
 """The event of a `HailuoGenerateTrigger` that has submitted nothing and leaves that to a worker."""
@@ -29,18 +38,17 @@ class HailuoJobTrigger(BaseTrigger):
 
     From Airflow 3.3 on it leaves the XCom `job`, so that nobody has to look again.
 
-    Parameters:
-
-    - `job_id`: the job.
-    - `hailuo_conn_id`: the Airflow connection (default `hailuo_default`).
-    - `poll_interval`: seconds between two looks (default 5).
-    - `deadline`: when to give up, in seconds since the epoch; a moment, so that a restarted triggerer does not
-      extend it.
-    - `request`: what the XCom `job` shows of the request (`record.request_facts`); None (default): leave no XCom.
-    - `end_from_trigger`: end the task here if there is a video (default False: resume it on a worker).
-
     Unknown arguments, of a newer version perhaps, are ignored: an error in a trigger's constructor would stop the
     whole triggerer.
+
+    :param job_id: the job.
+    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`).
+    :param poll_interval: seconds between two looks (default 5).
+    :param deadline: when to give up, in seconds since the epoch; a moment, so that a restarted triggerer does not
+        extend it.
+    :param request: what the XCom `job` shows of the request (`record.request_facts`); None (default): leave no XCom.
+    :param end_from_trigger: end the task here if there is a video (default False: resume it on a worker).
+    :param try_number: the try of the task that waits; the event tells it (default 0: unknown).
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class HailuoJobTrigger(BaseTrigger):
         deadline: float = 0.0,
         request: dict[str, Any] | None = None,
         end_from_trigger: bool = False,
+        try_number: int = 0,
         **_: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -61,17 +70,25 @@ class HailuoJobTrigger(BaseTrigger):
         self.deadline = deadline
         self.request = request
         self.end_from_trigger = end_from_trigger
+        self.try_number = try_number
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
-        names = ("job_id", "hailuo_conn_id", "poll_interval", "deadline", "request", "end_from_trigger")
+        names = ("job_id", "hailuo_conn_id", "poll_interval", "deadline", "request", "end_from_trigger", "try_number")
         return _serialized(self, names)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event that ends the task or that `raise_unless_finished` reads."""
-        async with shared_watcher(self.hailuo_conn_id, HailuoHook(self.hailuo_conn_id).get_async_conn) as watcher:
-            end = await watcher.wait(JobPoll(self.job_id, self.deadline, self.poll_interval), self.log.log)
-        yield await _event(self, self.job_id, end, self.request, {}, end_task=self.end_from_trigger)
+        now = asyncio.get_running_loop().time
+        settled = now() + SETTLE_SECONDS
+        poll = JobPoll(self.job_id, self.deadline, self.poll_interval)
+        look_up = HailuoHook(self.hailuo_conn_id).get_async_settings
+        end = await wait_for_job(poll, self.log.log, self.hailuo_conn_id, look_up)
+        facts = {"job_id": self.job_id, "try_number": self.try_number}
+        event = await _event(self, facts, end, self.request, {}, end_task=self.end_from_trigger)
+        if not isinstance(event, TaskSuccessEvent):
+            await asyncio.sleep(max(0.0, settled - now()))
+        yield event
 
 
 class HailuoGenerateTrigger(BaseTrigger):
@@ -80,14 +97,15 @@ class HailuoGenerateTrigger(BaseTrigger):
     Only what went wrong, and every try but the first, is left to a worker: retry or cleared, it alone can tell. When
     a triggerer dies, another one runs this again: the idempotency key brings back the job.
 
-    Parameters, those that describe the request rendered by the triggerer:
-
-    - `hailuo_conn_id`, `idempotency_key`, and the fields of the request: as of `HailuoGenerateOperator`.
-    - `poll_interval`: seconds between two looks (default 5).
-    - `timeout`: seconds to wait, counted from when Airflow handed over the task (default 1800).
-    - `execution_timeout`: seconds after which Airflow ends the task, None (default) for never.
-
     Unknown arguments, of a newer version perhaps, are ignored.
+
+    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`), rendered here.
+    :param idempotency_key: as of `HailuoGenerateOperator`, rendered here.
+    :param poll_interval: seconds between two looks (default 5).
+    :param timeout: seconds to wait, counted from when Airflow handed over the task (default 1800).
+    :param execution_timeout: seconds after which Airflow ends the task, None (default) for never.
+    :param retries: of the task; Airflow's `max_tries` is not known here.
+    :param request: the fields of the request, as of `HailuoGenerateOperator`, rendered here.
     """
 
     def __init__(
@@ -98,6 +116,7 @@ class HailuoGenerateTrigger(BaseTrigger):
         poll_interval: float = 5.0,
         timeout: float = 1800.0,
         execution_timeout: float | None = None,
+        retries: int = 0,
         **request: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -106,6 +125,7 @@ class HailuoGenerateTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.execution_timeout = execution_timeout
+        self.retries = retries
         # Each one an attribute of its own: that is what Airflow renders.
         for name in VideoRequest.model_fields:
             setattr(self, name, request.get(name))
@@ -113,7 +133,7 @@ class HailuoGenerateTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
-        names = ("hailuo_conn_id", "idempotency_key", "poll_interval", "timeout", "execution_timeout")
+        names = ("hailuo_conn_id", "idempotency_key", "poll_interval", "timeout", "execution_timeout", "retries")
         return _serialized(self, (*names, *VideoRequest.model_fields))
 
     def render_template_fields(self, context: Any, jinja_env: jinja2.Environment | None = None) -> None:
@@ -136,29 +156,32 @@ class HailuoGenerateTrigger(BaseTrigger):
             yield await self._generate(ti)
 
     async def _generate(self, ti: Any) -> TriggerEvent:
-        job_id = None
+        facts: dict[str, Any] = {"job_id": None, "try_number": ti.try_number}
         xcoms: dict[str, Any] = {}
         try:
             request = VideoRequest(**{name: getattr(self, name) for name in VideoRequest.model_fields})
-            async with shared_watcher(self.hailuo_conn_id, HailuoHook(self.hailuo_conn_id).get_async_conn) as watcher:
-                job_id = await self._submit(watcher, ti, request)
+            key = calls.check_idempotency_key(self.idempotency_key)
+            look_up = HailuoHook(self.hailuo_conn_id).get_async_settings
+            async with shared_watcher(self.hailuo_conn_id, look_up) as (settings, watcher):
+                facts["key"] = key or record.task_key(ti, self.hailuo_conn_id, settings, self.retries, request)
+                facts["job_id"] = job_id = await self._submit(watcher, facts["key"], request)
                 xcoms[record.JOB_ID] = job_id
                 if await _leave(self, xcoms):
                     xcoms = {}
                 poll = JobPoll(job_id, self._deadline(), self.poll_interval)
                 end = await watcher.wait(poll, self.log.log)
+        except errors.CredentialsUnavailableError as error:
+            self.log.warning("The triggerer cannot submit, a worker has to: %s", error)
+            return TriggerEvent(START_ON_WORKER)
         except errors.ApiframeError as error:
-            return TriggerEvent(_failure(job_id, error))
-        return await _event(self, job_id, end, record.request_facts(request), xcoms, end_task=True)
+            return TriggerEvent({**facts, **_failure(error)})
+        return await _event(self, facts, end, record.request_facts(request.to_wire()), xcoms, end_task=True)
 
-    async def _submit(self, watcher: JobWatcher, ti: Any, request: VideoRequest) -> str:
-        key = self.idempotency_key
-        if key is None:
-            key = record.task_key(ti, self.hailuo_conn_id, 0, request)
+    async def _submit(self, watcher: JobWatcher, key: str, request: VideoRequest) -> str:
         try:
             submission = await watcher.send(calls.generate_video(request, key))
         except errors.ConflictError as error:
-            record.name_key(error, key, request)
+            record.name_key(error, key, request.prompt)
             raise
         status = errors.excerpt(submission.status)
         self.log.info("Job %s: submitted, %s; idempotency key %s", submission.job_id, status, key)
@@ -168,13 +191,20 @@ class HailuoGenerateTrigger(BaseTrigger):
         """Return the moment to give up at, in seconds since the epoch: the same after a restart."""
         allowed, in_all = self.timeout, self.timeout + BACKSTOP_SECONDS
         if self.execution_timeout is not None:
-            # Before Airflow does, which would not name the job.
-            allowed = min(allowed, self.execution_timeout - self.poll_interval)
+            allowed = min(allowed, before_execution_timeout(self.execution_timeout))
             in_all = min(in_all, self.execution_timeout)
         end = getattr(self, "timeout_after", None)
         if end is None:
             return time.time() + allowed
         return float((end if end.tzinfo else end.replace(tzinfo=timezone.utc)).timestamp()) - in_all + allowed
+
+
+def before_execution_timeout(seconds: float) -> float:
+    """Return how many seconds a task may wait whose `execution_timeout` is `seconds`.
+
+    Airflow's own end would name no job: a part of the time is left for ours.
+    """
+    return seconds - min(RESUME_SECONDS, seconds / 4)
 
 
 def _serialized(trigger: BaseTrigger, names: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
@@ -184,7 +214,7 @@ def _serialized(trigger: BaseTrigger, names: tuple[str, ...]) -> tuple[str, dict
 
 async def _event(
     trigger: BaseTrigger,
-    job_id: str,
+    facts: Mapping[str, Any],
     end: Finished | GaveUp,
     request: Mapping[str, Any] | None,
     xcoms: Mapping[str, Any],
@@ -193,26 +223,29 @@ async def _event(
 ) -> TriggerEvent:
     """Leave the XComs of a final job, as far as this Airflow lets a trigger do it, and return the event.
 
-    `xcoms` have to be left as well. With `end_task` the task ends here, if there is a video: all else takes a worker.
+    `facts` are those that any event tells: they are enough for a worker to go on. `xcoms` have to be left as well.
+    With `end_task` the task ends here, if there is a video: all else takes a worker.
     """
     if isinstance(end, GaveUp):
-        return TriggerEvent(_failure(job_id, end.error))
-    final = {"job_id": job_id, "error": None}
+        return TriggerEvent({**facts, **_failure(end.error)})
+    final = {**facts, "error": None}
     if request is None or not record.TRIGGERS_WRITE_XCOMS or trigger.task_instance is None:
         return TriggerEvent(final)
-    facts = record.job_facts(end.job, request)
+    shown = record.job_facts(end.job, request)
     try:
         url = video_url(end.job)
     except errors.JobError as error:
-        left = await _leave(trigger, {**xcoms, record.JOB: facts})
-        return TriggerEvent(_failure(job_id, error) if left else final)
+        left = await _leave(trigger, {**xcoms, record.JOB: shown})
+        return TriggerEvent({**facts, **_failure(error)} if left else final)
     if not end_task:
-        await _leave(trigger, {**xcoms, record.JOB: facts})
+        await _leave(trigger, {**xcoms, record.JOB: shown})
         return TriggerEvent(final)
     more = {record.CREDIT_COST: end.job.credit_cost, record.LINK: url, record.RETURN_VALUE: url}
-    if not await _leave(trigger, {**xcoms, record.JOB: facts, **more}):
+    if not await _leave(trigger, {**xcoms, record.JOB: shown, **more}):
         return TriggerEvent(final)
-    trigger.log.info("Job %s: video is ready, %s credits, %s s", job_id, end.job.credit_cost, end.job.seconds)
+    trigger.log.info(
+        "Job %s: video is ready, %s credits, %s s", facts["job_id"], end.job.credit_cost, end.job.seconds
+    )
     return TaskSuccessEvent()
 
 
@@ -226,22 +259,19 @@ async def _leave(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> bool:
     return True
 
 
-def _failure(job_id: str | None, error: errors.ApiframeError) -> dict[str, Any]:
+def _failure(error: errors.ApiframeError) -> dict[str, Any]:
     # What derives from an error of the API, for Airflow's sake, comes back as that error.
     known = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    facts = {"message": error.message, "status": error.status, "request_id": error.request_id}
-    return {"job_id": job_id, "error": known.__name__, **facts}
+    facts = {name: getattr(error, name) for name in ("message", "status", "request_id", "from_api", "in_doubt")}
+    return {"error": known.__name__, **facts}
 
 
-def raise_unless_finished(event: dict[str, Any] | None, job_id: str | None) -> None:
-    """Return when `event` tells that job `job_id` is final.
+def raise_unless_finished(event: Mapping[str, Any]) -> None:
+    """Return when `event` tells that its job is final.
 
-    Raises the `ApiframeError` that the trigger ended with, and `UnreadableAnswerError` when the event is about
-    another job or none.
+    :raises ApiframeError: the error that the trigger ended with.
     """
-    if not isinstance(event, dict) or event.get("job_id") != job_id or "error" not in event:
-        about = event.get("job_id") if isinstance(event, dict) else None
-        raise errors.UnreadableAnswerError(f"The task was resumed by an event about job {about}", job_id=job_id)
     if event["error"] is not None:
         kind = getattr(errors, event["error"], errors.ApiframeError)
-        raise kind(event["message"], status=event["status"], request_id=event["request_id"], job_id=job_id)
+        facts = {name: event[name] for name in ("status", "request_id", "from_api", "in_doubt") if name in event}
+        raise kind(event["message"], job_id=event["job_id"], **facts)

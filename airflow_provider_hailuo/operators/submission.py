@@ -1,0 +1,156 @@
+"""What a task has submitted, written down before it is sent, so that a later try goes on from there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from airflow_provider_hailuo.apiframe.errors import excerpt
+from airflow_provider_hailuo.compat import Context
+from airflow_provider_hailuo.exceptions import HailuoUnavailableException
+
+STATE_KEY = "hailuo_submission"
+"""The key of the submission in Airflow's task state store."""
+
+_ANNOUNCEMENTS = frozenset({"webhookUrl", "webhookEvents"})
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request for a video, as it was or is going to be sent.
+
+    :param key: the idempotency key.
+    :param body: the JSON body.
+    :param conn_id: the Airflow connection.
+    :param max_tries: Airflow's `max_tries` of the task instance when it was begun: clearing the task changes that, a
+        retry does not, nor does editing `retries` of the DAG.
+    :param own_key: the `idempotency_key` of the task, None when the key is derived.
+    :param job_id: the job, None while the API has told of none.
+    :param delivered: whether the task has handed on the URL of its video.
+    """
+
+    key: str
+    body: Mapping[str, Any]
+    conn_id: str
+    max_tries: int
+    own_key: str | None = None
+    job_id: str | None = None
+    delivered: bool = False
+
+
+def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two bodies ask for the same video, wherever it is announced."""
+    return all(one.get(name) == other.get(name) for name in (one.keys() | other.keys()) - _ANNOUNCEMENTS)
+
+
+def takes_up(
+    begun: Submission, *, max_tries: int, delivered: bool, body: Mapping[str, Any] | None, own_key: str | None
+) -> tuple[bool, str | None]:
+    """Decide whether a task goes on with what it has begun, or begins anew.
+
+    A retry always goes on: what its templates render to by now does not matter. A task that was cleared goes on if
+    its video was paid for and not delivered, as long as the request is the same.
+
+    :param begun: what the task has begun.
+    :param max_tries: Airflow's `max_tries` of the task instance now.
+    :param delivered: whether the video was delivered.
+    :param body: what the task would send now; None if that cannot be said.
+    :param own_key: the `idempotency_key` of the task now.
+    :return: whether it goes on, and what is worth a line in the log.
+    """
+    named = f"job {begun.job_id}" if begun.job_id else "the submission that was begun before"
+    changed = (body is not None and not same_video(begun.body, body)) or own_key != begun.own_key
+    if begun.max_tries == max_tries:
+        differs = body is None or body != begun.body or own_key != begun.own_key
+        note = "; its parameters render to something else by now, which changes nothing" if differs else ""
+        return True, f"This try goes on with {named}{note}"
+    if delivered:
+        return False, f"The task was cleared after it had delivered {named}: a new video is submitted"
+    if changed:
+        return False, f"The task was cleared with another request than that of {named}: a new video is submitted"
+    return (
+        True,
+        f"The task was cleared before it had delivered {named}: it goes on with that, and pays no second time",
+    )
+
+
+class SubmissionRecord:
+    """The submission of one task instance, in Airflow's task state store as far as there is one (Airflow 3.3).
+
+    :param context: the context of the running task.
+    :param kept: whether to keep it in the store (default True); a task that runs inside another one has none.
+    """
+
+    def __init__(self, context: Context, *, kept: bool = True) -> None:
+        self._store: Any = context.get("task_state_store") if kept else None
+        self._log = logging.getLogger(__name__)
+        self.current: Submission | None = None
+        self.found = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a store."""
+        return self._store is not None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether an earlier try has sent what the task goes on with, and was told of no job."""
+        return self.found and self.current is not None and self.current.job_id is None
+
+    def load(self) -> Submission | None:
+        """Return what the task has begun, None if nothing.
+
+        :raises HailuoUnavailableException: the store cannot be read.
+        """
+        if self._store is None:
+            return None
+        try:
+            stored = self._store.get(STATE_KEY)
+        except Exception as error:
+            raise self._unavailable("read", error) from error
+        if not isinstance(stored, dict):
+            return None
+        known = {field.name: stored[field.name] for field in fields(Submission) if field.name in stored}
+        self.current, self.found = Submission(**known), True
+        return self.current
+
+    def begin(self, submission: Submission) -> None:
+        """Write down what is going to be sent.
+
+        :raises HailuoUnavailableException: the store cannot be written; then nothing may be sent.
+        """
+        try:
+            self._save(submission)
+        except Exception as error:
+            raise self._unavailable("written", error) from error
+        self.current, self.found = submission, False
+
+    def note(self, submission: Submission) -> None:
+        """Write down what has become of it, if that is possible: the key is there already."""
+        self.current = submission
+        try:
+            self._save(submission)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
+            self._log.warning("%s", self._unavailable("written", error))
+
+    def forget(self) -> None:
+        """Remove what was certainly refused."""
+        self.current = None
+        if self._store is None:
+            return
+        try:
+            self._store.delete(STATE_KEY)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
+            self._log.warning("%s", self._unavailable("written", error))
+
+    def _save(self, submission: Submission) -> None:
+        if self._store is not None:
+            self._store.set(
+                STATE_KEY, {name: value for name, value in asdict(submission).items() if value is not None}
+            )
+
+    def _unavailable(self, done: str, error: Exception) -> HailuoUnavailableException:
+        said = excerpt(f"{type(error).__name__}: {error}")
+        return HailuoUnavailableException(f"The task state store could not be {done}: {said}. A retry tries it again")
