@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -174,7 +174,8 @@ class HailuoGenerateOperator(BaseOperator):
         timeout = self.execution_timeout
         values: dict[str, Any] = {name: getattr(self, name) for name in HailuoGenerateOperator.template_fields}
         if isinstance(values["webhook_events"], Collection) and not isinstance(values["webhook_events"], str):
-            values["webhook_events"] = list(values["webhook_events"])
+            # Not in the order of a set, which is another one in each process: the DAG would seem to change.
+            values["webhook_events"] = sorted(values["webhook_events"], key=str)
         trigger = HailuoGenerateTrigger(
             **values,
             poll_interval=self.poll_interval,
@@ -207,10 +208,10 @@ class HailuoGenerateOperator(BaseOperator):
         """Resume after the trigger's `event`: push the XComs of the job, return the URL of the video."""
         ti = context["ti"]
         # `airflow tasks test` of a run that a trigger has ended resumes without an event.
-        if event is None or event.get("start_on_worker") or _is_of_another_try(event, ti):
+        if not isinstance(event, dict) or event.get("start_on_worker") or _is_of_another_try(event, ti):
             return self._execute(context, left=record.forget(ti))
         submissions = SubmissionRecord(context)
-        with self._explained(ti, submissions):
+        with self._explained(ti, submissions, unknown=not submissions.kept):
             if not {"job_id", "error"} <= event.keys():
                 raise errors.UnreadableAnswerError(f"The task was resumed by {errors.excerpt(repr(event))}")
             submission = self._resumed(ti, submissions, event)
@@ -241,7 +242,9 @@ class HailuoGenerateOperator(BaseOperator):
         nested = getattr(ti, "task", self) is not self
         submissions = SubmissionRecord(context, kept=not nested)
         visits = self._visits_of_this_try(ti)
-        with self._explained(ti, submissions):
+        # What a trigger began, the store does not tell, and perhaps its XComs do not either.
+        unknown = not submissions.kept or (left is not None and record.JOB_ID not in left)
+        with self._explained(ti, submissions, unknown=unknown):
             submission, job = self._submit(ti, submissions, left)
             poll = JobPoll(str(submission.job_id), self._deadline(ti), self.poll_interval)
             if job is None and (nested or not self.deferrable):
@@ -287,32 +290,40 @@ class HailuoGenerateOperator(BaseOperator):
         # Not after a trigger, which may have sent the request under the key that is derived without.
         salted = submissions.kept and (submissions.found or (left is None and ti.try_number <= 1))
         for n in count(1):
+            # What is new under a key that nothing else can have is of this try, even if it is dead at once.
+            new = salted and submission is None
             with HailuoHook(submission.conn_id if submission else self.hailuo_conn_id).get_conn() as client:
                 if submission is None:
                     submission = self._begun(ti, submissions, client.settings, n, salted=salted)
                 submission, job = self._sent(client, ti, submissions, submission)
-            if job is None or not _is_dead(job) or n == DEAD_JOBS:
+            if job is None or not _is_dead(job) or new or n == DEAD_JOBS:
                 return submission, job
             self.log.info("Job %s: ended without a video in an earlier try: another one is submitted", job.id)
-            submission = None
+            submission = submissions.current = None
         raise AssertionError  # counting never ends
 
     def _taken_up(self, ti: Any, submissions: SubmissionRecord, left: Mapping[str, Any]) -> Submission | None:
         """Return what the task has begun in an earlier try, if it is to go on with that."""
         begun = submissions.load()
+        delivered = record.RETURN_VALUE in left or record.was_delivered(ti)
+        if begun is not None and delivered and not begun.delivered:
+            begun = replace(begun, delivered=True)
+            submissions.note(begun)  # only this try can tell
         try:
             request, own_key = self._wanted()
             body: dict[str, Any] | None = request.to_wire()
         except errors.InvalidInputError:
             if begun is None or begun.max_tries != ti.max_tries:
+                if begun is not None and begun.delivered:
+                    submissions.current = None
                 raise
             body, own_key = None, begun.own_key
         if begun is None and submissions.kept and record.JOB_ID in left and body is not None:
-            begun = self._left_by_a_trigger(left[record.JOB_ID], body, own_key)
+            begun = replace(self._left_by_a_trigger(left[record.JOB_ID], body, own_key), delivered=delivered)
+            submissions.note(begun)  # only this try can tell
         if begun is None:
             return None
-        delivered = begun.delivered or record.RETURN_VALUE in left or record.was_delivered(ti)
-        goes_on, note = takes_up(begun, max_tries=ti.max_tries, delivered=delivered, body=body, own_key=own_key)
+        goes_on, note = takes_up(begun, max_tries=ti.max_tries, delivered=begun.delivered, body=body, own_key=own_key)
         if note:
             self.log.info(note)
         submissions.current = replace(begun, max_tries=ti.max_tries) if goes_on else None
@@ -320,7 +331,8 @@ class HailuoGenerateOperator(BaseOperator):
 
     def _left_by_a_trigger(self, job_id: str, body: Mapping[str, Any], own_key: str | None) -> Submission:
         """Return the submission of a job that a trigger has made, which cannot write to the store."""
-        with HailuoHook(self.hailuo_conn_id).get_conn() as client:
+        job = None
+        with suppress(errors.ApiframeError), HailuoHook(self.hailuo_conn_id).get_conn() as client:
             job = self._look(client, job_id)
         told = {"prompt": (job.input or {}).get("prompt"), "model": job.model} if job else {}
         known = {name: value for name, value in told.items() if value is not None}
@@ -381,16 +393,18 @@ class HailuoGenerateOperator(BaseOperator):
         except HailuoUnavailableException as error:
             self.log.warning("%s", error)
             begun = None
-        job_id = event["job_id"]
-        if begun is not None and begun.job_id == job_id:
-            return begun
+        # A trigger that was started again and refused does not know what it submitted before; its XCom does.
+        job_id = event["job_id"] or ti.xcom_pull(task_ids=self.task_id, key=record.JOB_ID, map_indexes=ti.map_index)
+        if begun is not None and begun.job_id in {None, job_id}:
+            submissions.current = replace(begun, job_id=job_id)
+            return submissions.current
         try:
             request, own_key = self._wanted()
             body = request.to_wire()
         except errors.InvalidInputError:
             body, own_key = {}, None
         made = Submission(event.get("key") or "", body, self.hailuo_conn_id, ti.max_tries or 0, own_key, job_id)
-        if job_id is not None or event.get("in_doubt"):
+        if job_id is not None or (event.get("in_doubt") and body):
             submissions.note(made)
         return made
 
@@ -426,8 +440,11 @@ class HailuoGenerateOperator(BaseOperator):
         return url
 
     @contextmanager
-    def _explained(self, ti: Any, submissions: SubmissionRecord) -> Iterator[None]:
-        """Turn an `ApiframeError` into the exception that Airflow retries or not, and say what is paid and to do."""
+    def _explained(self, ti: Any, submissions: SubmissionRecord, *, unknown: bool) -> Iterator[None]:
+        """Turn an `ApiframeError` into the exception that Airflow retries or not, and say what is paid and to do.
+
+        `unknown`: whether an earlier try may have begun what `submissions` does not hold.
+        """
         try:
             yield
         except errors.ApiframeError as error:
@@ -435,7 +452,9 @@ class HailuoGenerateOperator(BaseOperator):
             situation = Situation(
                 conn_id=current.conn_id if current else self.hailuo_conn_id,
                 job_id=current.job_id if current else None,
-                in_doubt=error.in_doubt or submissions.in_doubt or (ti.try_number > 1 and not submissions.kept),
+                in_doubt=error.in_doubt
+                or submissions.in_doubt
+                or (unknown and not submissions.found and ti.try_number > 1),
                 tries_left=ti.try_number <= (ti.max_tries or 0),
                 kept=submissions.kept,
                 retried=ti.try_number > 1,
