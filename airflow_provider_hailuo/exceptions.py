@@ -67,8 +67,12 @@ def explained(error: errors.ApiframeError, situation: Situation) -> AirflowExcep
     """
     error.job_id = error.job_id or situation.job_id
     kind = _kind(error, situation)
-    parts = (_money(error, situation), _cause(error, situation), _next(error, situation, kind))
-    return kind(". ".join([str(error), *filter(None, parts)]))
+    parts = (str(error), _money(error, situation), _cause(error, situation), _next(error, situation, kind))
+    return kind(" ".join(map(_sentence, filter(None, parts))))
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(("...", "…")) else f"{text.rstrip('. ')}."
 
 
 def _kind(error: errors.ApiframeError, situation: Situation) -> type[AirflowException]:
@@ -93,13 +97,15 @@ def _money(error: errors.ApiframeError, situation: Situation) -> str:
 
 
 def _cause(error: errors.ApiframeError, situation: Situation) -> str:
-    if isinstance(error, errors.ConflictError) and situation.retried:
+    if isinstance(error, errors.ConflictError) and situation.may_be_paid:
+        if error.in_doubt or situation.kept or not situation.retried:
+            return ""  # it is the first request that is in the way: another key would pay for a second one
         return (
             "An earlier try of this task has submitted another request under this key: its templates render to "
-            "something else at each try. Let them render to the same"
+            "something else at each try. Let them render to what they did at first"
         )
     if isinstance(error, errors.NotFoundError) and situation.job_id is None:
-        return f"Check the base URL in the connection {situation.conn_id!r}"
+        return f"Check the host of the connection {situation.conn_id!r}"
     text = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), "")
     return text.format(conn_id=situation.conn_id)
 
