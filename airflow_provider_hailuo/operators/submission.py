@@ -109,7 +109,7 @@ class SubmissionRecord:
         try:
             stored = self._store.get(STATE_KEY)
         except Exception as error:
-            raise self._unavailable("read", error) from error
+            raise _refusal(f"read: {_said(error)}") from error
         if not isinstance(stored, dict):
             return None
         known = {field.name: stored[field.name] for field in fields(Submission) if field.name in stored}
@@ -124,7 +124,7 @@ class SubmissionRecord:
         try:
             self._save(submission)
         except Exception as error:
-            raise self._unavailable("written", error) from error
+            raise _refusal(f"written: {_said(error)}") from error
         self.current, self.found = submission, False
 
     def note(self, submission: Submission) -> None:
@@ -133,7 +133,7 @@ class SubmissionRecord:
         try:
             self._save(submission)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
-            self._log.warning("%s", self._unavailable("written", error))
+            self._log.warning("The task state store could not be written: %s", _said(error))
 
     def forget(self) -> None:
         """Remove what was certainly refused."""
@@ -143,7 +143,7 @@ class SubmissionRecord:
         try:
             self._store.delete(STATE_KEY)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
-            self._log.warning("%s", self._unavailable("written", error))
+            self._log.warning("The task state store could not be written: %s", _said(error))
 
     def _save(self, submission: Submission) -> None:
         if self._store is not None:
@@ -151,6 +151,13 @@ class SubmissionRecord:
                 STATE_KEY, {name: value for name, value in asdict(submission).items() if value is not None}
             )
 
-    def _unavailable(self, done: str, error: Exception) -> HailuoUnavailableException:
-        said = excerpt(f"{type(error).__name__}: {error}")
-        return HailuoUnavailableException(f"The task state store could not be {done}: {said}. A retry tries it again")
+
+def _refusal(problem: str) -> HailuoUnavailableException:
+    return HailuoUnavailableException(
+        f"The task state store could not be {problem}. Without it nothing is submitted, lest it be paid twice. Once "
+        "it answers, a retry goes on from there, and so does clearing the task"
+    )
+
+
+def _said(error: Exception) -> str:
+    return excerpt(f"{type(error).__name__}: {error}").rstrip(" .")
