@@ -81,7 +81,7 @@ def _blockers_of_the_end(task: BaseOperator, of: type[BaseOperator]) -> Iterator
     for name in ("pre_execute", "post_execute"):
         if getattr(task, f"_{name}_hook") is not None:
             yield name
-    for name in ("execute", "execute_complete", "pre_execute", "post_execute"):
+    for name in ("execute", "execute_complete", "pre_execute", "post_execute", "operator_extra_links"):
         if getattr(type(task), name) is not getattr(of, name):
             yield f"the subclass's own {name}"
     if task.map_index_template is not None:
@@ -101,7 +101,7 @@ def _has_listeners() -> bool:
 
 
 def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterator[str]:
-    if list(type(task).template_fields) != list(of.template_fields):
+    if list(task.template_fields) != list(of.template_fields):
         yield "the subclass's own template fields"
         return
     # Limits hold for what is queued for a worker.
