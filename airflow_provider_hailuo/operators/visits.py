@@ -88,16 +88,17 @@ def _blockers_of_the_end(task: BaseOperator, of: type[BaseOperator]) -> Iterator
         yield "map_index_template"
     if not task.do_xcom_push:
         yield "do_xcom_push=False"
-    if _has_listeners():
-        yield "listeners"
+    yield from (f"the listener {name}" for name in _listeners())
 
 
-def _has_listeners() -> bool:
-    """Tell whether anybody listens to what becomes of tasks: of those that a trigger ends, Airflow tells nobody."""
+def _listeners() -> Iterator[str]:
+    """Yield who listens to what becomes of tasks: of those that a trigger ends, Airflow tells nobody."""
     from airflow.sdk.listener import get_listener_manager  # noqa: PLC0415 - of Airflow 3.3, and loads all plugins
 
     hook = get_listener_manager().hook
-    return any(getattr(hook, f"on_task_instance_{event}").get_hookimpls() for event in ("running", "success"))
+    for event in ("running", "success"):
+        for found in getattr(hook, f"on_task_instance_{event}").get_hookimpls():
+            yield getattr(found.plugin, "__name__", type(found.plugin).__name__)
 
 
 def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterator[str]:
