@@ -289,14 +289,16 @@ class HailuoGenerateOperator(BaseOperator):
         submission = self._taken_up(ti, submissions, left or {})
         # Not after a trigger, which may have sent the request under the key that is derived without.
         salted = submissions.kept and (submissions.found or (left is None and ti.try_number <= 1))
-        for n in count(1):
-            # What is new under a key that nothing else can have is of this try, even if it is dead at once.
-            new = salted and submission is None
+        first = submission.nth if submission else 1
+        for n in count(first):
+            new = False
             with HailuoHook(submission.conn_id if submission else self.hailuo_conn_id).get_conn() as client:
                 if submission is None:
                     submission = self._begun(ti, submissions, client.settings, n, salted=salted)
+                    # Under a key that nothing else can have it is of this try, even if it is dead at once.
+                    new = salted and submission.own_key is None
                 submission, job = self._sent(client, ti, submissions, submission)
-            if job is None or not _is_dead(job) or new or n == DEAD_JOBS:
+            if job is None or not _is_dead(job) or new or n == first + DEAD_JOBS - 1:
                 return submission, job
             self.log.info("Job %s: ended without a video in an earlier try: another one is submitted", job.id)
             submission = submissions.current = None
@@ -347,7 +349,9 @@ class HailuoGenerateOperator(BaseOperator):
         key = own_key or record.task_key(
             ti, self.hailuo_conn_id, settings, ti.max_tries or 0, request, *more, *([uuid4().hex] if salted else [])
         )
-        submission = Submission(nth_key(key, n), request.to_wire(), self.hailuo_conn_id, ti.max_tries or 0, own_key)
+        submission = Submission(
+            nth_key(key, n), request.to_wire(), self.hailuo_conn_id, ti.max_tries or 0, own_key, nth=n
+        )
         submissions.begin(submission)
         return submission
 

@@ -29,6 +29,7 @@ class Submission:
     :param own_key: the `idempotency_key` of the task, None when the key is derived.
     :param job_id: the job, None while the API has told of none.
     :param delivered: whether the task has handed on the URL of its video.
+    :param nth: which of the keys that begin with the task's own or the derived one it is (see `nth_key`).
     """
 
     key: str
@@ -38,6 +39,7 @@ class Submission:
     own_key: str | None = None
     job_id: str | None = None
     delivered: bool = False
+    nth: int = 1
 
 
 def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
