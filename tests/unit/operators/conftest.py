@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.operators.fakes import Airflow, Store, World, install, let_delete
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """An API in memory, in place of the real one."""
+    return install(monkeypatch)
+
+
+@pytest.fixture
+def airflow(world: World, monkeypatch: pytest.MonkeyPatch) -> Airflow:
+    """The tries of one task instance, with a task state store."""
+    airflow = Airflow(world, Store())
+    let_delete(monkeypatch, airflow)
+    return airflow
+
+
+@pytest.fixture
+def storeless(world: World, monkeypatch: pytest.MonkeyPatch) -> Airflow:
+    """The same where there is no store: before Airflow 3.3."""
+    airflow = Airflow(world, None)
+    let_delete(monkeypatch, airflow)
+    return airflow
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Return what was logged so far: Airflow 3 has loggers of its own."""
+    caplog.set_level(logging.INFO)
+    told = []
+
+    def log() -> str:
+        told.append(capsys.readouterr().out)
+        return caplog.text + "".join(told)
+
+    return log

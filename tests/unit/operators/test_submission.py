@@ -1,0 +1,597 @@
+"""A retry takes up what the task began, a cleared task what was paid for and not delivered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_hailuo.apiframe.client import Client
+from airflow_provider_hailuo.compat import AirflowException, AirflowFailException, TaskDeferred
+from airflow_provider_hailuo.exceptions import (
+    HailuoException,
+    HailuoJobFailedException,
+    HailuoJobTimeoutException,
+    HailuoUnavailableException,
+)
+from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.operators import hailuo
+from airflow_provider_hailuo.operators.submission import (
+    STATE_KEY,
+    Submission,
+    SubmissionRecord,
+    same_video,
+    takes_up,
+)
+from tests.unit.operators.fakes import (
+    Airflow,
+    KilledError,
+    Store,
+    World,
+    away,
+    nothing,
+    operator,
+    refuse,
+    url,
+    waiting,
+)
+
+BODY = {"prompt": "a sunrise", "model": "hailuo-02"}
+BEGUN = Submission("key", BODY, "hailuo_default", max_tries=3, job_id="job_1")
+
+
+def kill() -> None:
+    raise KilledError
+
+
+# The decision
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "goes_on", "told"),
+    [
+        (BEGUN, {}, True, "This try goes on with job job_1"),
+        (replace(BEGUN, job_id=None), {}, True, "This try goes on with the submission that was begun before"),
+        (BEGUN, {"body": {**BODY, "prompt": "a sunset"}}, True, "job_1; its parameters render to something else"),
+        (BEGUN, {"body": {**BODY, "webhookUrl": "https://x.example"}}, True, "render to something else"),
+        (BEGUN, {"own_key": "mine"}, True, "render to something else"),
+        (BEGUN, {"body": None}, True, "render to something else"),
+        (BEGUN, {"delivered": True}, True, "goes on with job job_1"),
+        (BEGUN, {"max_tries": 7}, True, "cleared before it had delivered job job_1: it goes on with that"),
+        (BEGUN, {"max_tries": 7, "delivered": True}, False, "cleared after it had delivered job job_1: a new video"),
+        (BEGUN, {"max_tries": 7, "body": {**BODY, "prompt": "a sunset"}}, False, "another request than that of job"),
+        (BEGUN, {"max_tries": 7, "body": {**BODY, "webhookUrl": "https://x.example"}}, True, "goes on with that"),
+        (BEGUN, {"max_tries": 7, "body": {**BODY, "hailuoParams": {}}}, False, "another request"),
+        (BEGUN, {"max_tries": 7, "own_key": "mine"}, False, "another request"),
+        (replace(BEGUN, own_key="mine"), {"max_tries": 7}, False, "another request"),
+        (replace(BEGUN, own_key="mine"), {"max_tries": 7, "own_key": "mine"}, True, "goes on with that"),
+    ],
+)
+def test_a_retry_goes_on_and_a_cleared_task_does_if_the_same_video_is_owed(
+    begun: Submission, now: dict[str, Any], goes_on: bool, told: str
+):
+    decided, note = takes_up(begun, **{"max_tries": 3, "delivered": False, "body": BODY, "own_key": None, **now})
+
+    assert decided is goes_on
+    assert told in note
+
+
+def test_a_retry_that_renders_to_the_same_does_not_claim_otherwise():
+    _, note = takes_up(BEGUN, max_tries=3, delivered=False, body=BODY, own_key=None)
+
+    assert note == "This try goes on with job job_1"
+
+
+@pytest.mark.parametrize(
+    ("difference", "same"),
+    [
+        ({}, True),
+        ({"webhookUrl": "https://x.example", "webhookEvents": ["failed"]}, True),
+        ({"prompt": "a sunset"}, False),
+        ({"hailuoParams": {"duration": 10}}, False),
+    ],
+)
+def test_where_a_video_is_announced_makes_it_no_other_video(difference: dict[str, Any], same: bool):
+    assert same_video(BODY, {**BODY, **difference}) is same_video({**BODY, **difference}, BODY) is same
+
+
+# The record
+
+
+def test_what_is_written_comes_back_from_json():
+    store = Store()
+    full = replace(BEGUN, own_key="mine", delivered=True)
+
+    SubmissionRecord({"task_state_store": store}).begin(full)
+    again = SubmissionRecord({"task_state_store": store})
+
+    assert again.load() == again.current == full
+    assert again.found
+
+
+def test_fields_of_a_newer_version_are_ignored():
+    store = Store()
+    SubmissionRecord({"task_state_store": store}).begin(BEGUN)
+    store.kept[STATE_KEY] = json.dumps({**json.loads(store.kept[STATE_KEY]), "from_the_future": 1})
+
+    assert SubmissionRecord({"task_state_store": store}).load() == BEGUN
+
+
+def test_without_a_store_nothing_is_found_and_nothing_fails():
+    for record in (SubmissionRecord({}), SubmissionRecord({"task_state_store": Store()}, kept=False)):
+        record.begin(BEGUN)
+        record.note(BEGUN)
+        assert record.current == BEGUN
+        assert record.load() is None
+        assert (record.kept, record.found) == (False, False)
+        record.forget()
+        assert record.current is None
+
+
+def test_what_was_sent_by_an_earlier_try_and_never_answered_is_in_doubt():
+    store = Store()
+    record = SubmissionRecord({"task_state_store": store})
+    record.begin(replace(BEGUN, job_id=None))
+    assert not record.in_doubt
+
+    record.load()
+    assert record.in_doubt
+    record.note(BEGUN)
+    assert not record.in_doubt
+
+
+# It is written before it is sent
+
+
+def test_key_and_body_are_in_the_store_when_the_submission_arrives(world: World, airflow: Airflow):
+    seen = []
+    world.before_post = lambda: seen.append(airflow.store.submission)
+
+    airflow.run(operator(duration=10, webhook_url="https://x.example/done"))
+
+    ((key, body),) = world.posts
+    (submission,) = seen
+    assert (submission["key"], submission["body"]) == (key, body)
+    assert (submission["conn_id"], submission["max_tries"]) == ("hailuo_default", 3)
+    assert "job_id" not in submission
+    assert airflow.store.submission["job_id"] == "job_1"
+    assert airflow.store.submission["delivered"] is False
+
+
+def test_that_it_was_delivered_is_written_down(airflow: Airflow):
+    assert airflow.run(waiting()) == url("job_1")
+
+    assert airflow.store.submission["delivered"] is True
+
+
+@pytest.mark.parametrize(("hook", "done"), [("on_set", "written"), ("on_get", "read")])
+def test_without_the_store_nothing_is_sent_and_a_retry_tries_again(
+    world: World, airflow: Airflow, hook: str, done: str
+):
+    setattr(airflow.store, hook, away)
+
+    with pytest.raises(HailuoUnavailableException, match=f"could not be {done}: RuntimeError: API_SERVER") as raised:
+        airflow.run(operator())
+    assert (world.posts, world.looks) == ([], [])
+    assert "A retry" not in str(raised.value)  # there may be none
+    assert ".." not in str(raised.value)
+
+    setattr(airflow.store, hook, nothing)
+    airflow.run(operator())
+    assert len(world.posts) == 1
+
+
+def test_a_store_that_goes_away_after_the_submission_loses_nothing(
+    world: World, airflow: Airflow, log: Callable[[], str]
+):
+    def go_away() -> None:
+        airflow.store.on_set = away
+
+    world.after_post = go_away
+
+    first = airflow.run(operator())
+    assert isinstance(first, TaskDeferred)
+    assert airflow.xcoms == {"job_id": "job_1"}
+    assert "could not be written" in log()
+    assert "job_id" not in airflow.store.submission
+
+    # The worker that resumes knows the job from its event, and the request from before.
+    world.now += 60
+    assert airflow.resume(operator(prompt="rendered anew"), airflow.event()) == url("job_1")
+    assert airflow.xcoms["job"]["prompt"] == "a sunrise"
+    assert world.paid == 1
+
+
+def test_a_store_that_goes_away_after_the_submission_still_holds_the_key_for_a_retry(world: World, airflow: Airflow):
+    def go_away() -> None:
+        airflow.store.on_set = away
+
+    world.after_post = go_away
+    airflow.run(operator())
+    world.now += 60
+
+    assert airflow.run(operator(prompt="rendered anew")) == url("job_1")
+    assert world.posts[0] == world.posts[1]
+    assert world.paid == 1
+
+
+def test_a_store_that_cannot_be_read_at_a_resumption_loses_nothing(world: World, airflow: Airflow):
+    airflow.run(operator())
+    world.now += 60
+    airflow.store.on_get = away
+
+    assert airflow.resume(operator(), airflow.event()) == url("job_1")
+
+
+# Retries
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        {"prompt": "a sunset"},
+        {"webhook_url": "https://x.example/2"},
+        {"image": "https://x.example/signed?at=2"},
+        {"idempotency_key": "order-2"},
+        {"resolution": "4k"},
+        {"prompt": "\u200b"},
+        {"retries": 9},
+        {"hailuo_conn_id": "other"},
+        {"hailuo_conn_id": "no_such_conn"},
+    ],
+    ids=str,
+)
+def test_whatever_the_templates_render_to_at_a_retry_it_is_the_same_job(
+    world: World, airflow: Airflow, log: Callable[[], str], rendered: dict[str, Any]
+):
+    assert isinstance(airflow.run(operator()), TaskDeferred)
+    later = operator()
+    for name, value in rendered.items():
+        setattr(later, name, value)
+
+    for _ in range(2):
+        deferral = airflow.run(later)
+        assert deferral.trigger.job_id == airflow.xcoms["job_id"] == "job_1"
+        assert deferral.trigger.hailuo_conn_id == "hailuo_default"
+        assert deferral.trigger.request["prompt"] == "a sunrise"
+    world.now += 60
+
+    assert airflow.run(later) == url("job_1")
+    assert len(world.posts) == world.paid == 1
+    assert {account for account, _ in world.looks} == {"afk_1"}
+    unseen = rendered.keys() <= {"retries", "hailuo_conn_id"}
+    assert ("its parameters render to something else by now" in log()) is not unseen
+
+
+@pytest.mark.parametrize("moment", ["before_post", "after_post", "after_note", "before_note"])
+def test_wherever_the_worker_dies_there_is_one_job(world: World, airflow: Airflow, moment: str):
+    store = airflow.store
+
+    def at_the_note() -> None:
+        setattr(store, "after_set" if moment == "after_note" else "on_set", kill)
+
+    if moment == "before_post":
+        store.after_set = kill  # the record is there
+    elif moment == "after_post":
+        world.after_post = kill
+    else:
+        world.after_post = at_the_note
+    with pytest.raises(KilledError):
+        airflow.run(operator())
+    assert len(world.posts) == (moment != "before_post")
+    store.on_set = store.after_set = nothing
+    world.after_post = lambda: None
+
+    deferral = airflow.run(operator(prompt="rendered anew"))
+
+    assert deferral.trigger.job_id == "job_1"
+    assert world.paid == 1
+    assert all(post == world.posts[0] for post in world.posts)
+    assert world.posts[0][1]["prompt"] == "a sunrise"
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [httpx.ReadTimeout("slow"), httpx.RemoteProtocolError("closed"), httpx.Response(504, text="proxy")],
+    ids=repr,
+)
+def test_after_a_lost_answer_a_retry_asks_with_the_same_key_and_body(world: World, airflow: Airflow, lost: object):
+    def lose() -> httpx.Response:
+        if isinstance(lost, Exception):
+            raise lost
+        return lost
+
+    world.after_post = lose
+    with pytest.raises(HailuoUnavailableException, match=r"may have been created, and is paid then\. A retry takes"):
+        airflow.run(operator())
+    world.after_post = lambda: None
+
+    airflow.run(operator(prompt="rendered anew"))
+
+    assert world.posts[0] == world.posts[1]
+    assert world.paid == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409])
+def test_a_refusal_after_a_lost_answer_leaves_it_in_doubt_and_the_record_in_the_store(
+    world: World, airflow: Airflow, status: int
+):
+    world.after_post = kill
+    with pytest.raises(KilledError):
+        airflow.run(operator())
+    world.after_post, world.before_post = lambda: None, refuse(status)
+
+    with pytest.raises(HailuoUnavailableException, match="may have been created") as raised:
+        airflow.run(operator())
+    assert "Nothing was paid" not in str(raised.value)
+    assert "Take another idempotency_key" not in str(raised.value)
+    world.before_post = lambda: None
+
+    airflow.run(operator())
+    assert world.paid == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409])
+def test_a_refusal_of_the_first_submission_leaves_no_record(world: World, airflow: Airflow, status: int):
+    world.before_post = refuse(status)
+
+    with pytest.raises(AirflowFailException, match=rf"HTTP {status}.*Nothing was paid"):
+        airflow.run(operator())
+    assert airflow.store.submission is None
+
+
+@pytest.mark.parametrize("status", ["FAILED", "CANCELLED", "EXPIRED"])
+@pytest.mark.parametrize("own_key", [None, "order-7"])
+@pytest.mark.parametrize("cleared", [False, True])
+def test_a_dead_job_makes_room_for_a_new_one(
+    world: World, airflow: Airflow, status: str, own_key: str | None, cleared: bool
+):
+    dead = {"status": "COMPLETED", "expired": True} if status == "EXPIRED" else {"status": status}
+    world.outcomes = [dead, dead]
+    for n in (1, 2):
+        with pytest.raises(HailuoJobFailedException, match=f"job_{n}"):
+            airflow.run(waiting(prompt=f"a sunrise {0 if cleared else n}", idempotency_key=own_key))
+        if cleared:
+            airflow.clear()
+
+    assert airflow.run(waiting(prompt=f"a sunrise {0 if cleared else 3}", idempotency_key=own_key)) == url("job_3")
+    assert [world.jobs[job]["body"]["prompt"][-1] for job in world.jobs] == (
+        ["0"] * 3 if cleared else ["1", "2", "3"]
+    )
+    assert len({key for key, _ in world.posts}) == 3
+
+
+def test_a_job_that_is_dead_as_soon_as_it_is_submitted_ends_the_try(
+    world: World, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+):
+    world.outcomes = [{"status": "FAILED", "error": "content policy"}] * 20
+    world.after_post = lambda: (
+        setattr(world, "now", world.now + 60)
+        or httpx.Response(202, json={"jobId": list(world.jobs)[-1], "status": "FAILED"})
+    )
+
+    with pytest.raises(HailuoJobFailedException, match="content policy"):
+        airflow.run(operator())
+    assert len(world.posts) == 1
+
+
+def test_an_invalid_rendering_after_a_dead_job_does_not_say_that_the_job_goes_on(world: World, airflow: Airflow):
+    world.outcomes = [{"status": "FAILED"}]
+    with pytest.raises(HailuoJobFailedException):
+        airflow.run(waiting())
+    later = waiting()
+    later.resolution = "4k"
+
+    with pytest.raises(AirflowFailException, match=r"resolution: '4k'.*Nothing was paid") as raised:
+        airflow.run(later)
+    assert "job_1" not in str(raised.value)
+    assert len(world.posts) == 1
+
+
+def test_a_job_that_cannot_be_seen_at_a_retry_is_waited_for(world: World, airflow: Airflow):
+    airflow.run(operator())
+    world.on_look = refuse(404)
+
+    assert airflow.run(operator()).trigger.job_id == "job_1"
+    assert len(world.posts) == 1
+
+
+# Clearing
+
+
+def timed_out(airflow: Airflow, **arguments: Any) -> None:
+    with pytest.raises(HailuoJobTimeoutException):
+        airflow.run(waiting(timeout=1, **arguments))
+
+
+def test_clearing_a_delivered_task_asks_for_a_new_video(world: World, airflow: Airflow, log: Callable[[], str]):
+    assert airflow.run(waiting()) == url("job_1")
+    airflow.clear()
+
+    assert airflow.run(waiting()) == url("job_2")
+    assert "cleared after it had delivered job job_1: a new video is submitted" in log()
+    assert world.posts[0][0] != world.posts[1][0]
+
+
+@pytest.mark.parametrize("delivered_by", ["a worker", "a trigger"])
+def test_a_delivery_is_remembered_when_the_try_after_the_clear_comes_to_nothing(
+    world: World, airflow: Airflow, delivered_by: str
+):
+    airflow.run(operator(worker_visits=1))
+    world.now += 60
+    if delivered_by == "a worker":
+        airflow.resume(operator(), airflow.event())
+    else:
+        airflow.xcoms["return_value"] = url("job_1")  # which the store does not know
+    airflow.clear()
+    del world.connections["hailuo_default"]
+    with pytest.raises(HailuoUnavailableException):
+        airflow.run(operator())
+    world.connections["hailuo_default"] = "afk_1"
+
+    assert airflow.run(waiting()) == url("job_2")
+
+
+@pytest.mark.parametrize("announced", [{}, {"webhook_url": "https://x.example/2", "webhook_events": ["failed"]}])
+def test_clearing_a_task_that_has_not_delivered_takes_up_its_job(
+    world: World, airflow: Airflow, log: Callable[[], str], announced: dict[str, Any]
+):
+    timed_out(airflow)
+    airflow.clear()
+
+    assert airflow.run(waiting(**announced)) == url("job_1")
+    assert "cleared before it had delivered job job_1: it goes on with that" in log()
+    assert len(world.posts) == world.paid == 1
+
+
+def test_a_retry_after_such_a_clear_goes_on_whatever_it_renders_to(world: World, airflow: Airflow):
+    timed_out(airflow)
+    airflow.clear()
+    timed_out(airflow)
+
+    assert airflow.run(waiting(prompt="rendered anew")) == url("job_1")
+    assert world.paid == 1
+
+
+@pytest.mark.parametrize("changed", [{"prompt": "a sunset"}, {"duration": 10}, {"idempotency_key": "order-2"}])
+def test_a_request_that_was_changed_and_cleared_is_a_new_job(
+    world: World, airflow: Airflow, log: Callable[[], str], changed: dict[str, Any]
+):
+    timed_out(airflow)
+    airflow.clear()
+
+    assert airflow.run(waiting(**changed)) == url("job_2")
+    assert "cleared with another request than that of job job_1: a new video is submitted" in log()
+    # And from then on it is the new one that is taken up.
+    assert airflow.run(waiting()) == url("job_2")
+
+
+def test_an_invalid_request_after_a_clear_names_a_job_that_is_owed_and_no_other(world: World, airflow: Airflow):
+    invalid = waiting()
+    invalid.resolution = "4k"
+    timed_out(airflow)
+    airflow.clear()
+    with pytest.raises(HailuoUnavailableException, match=r"'4k'.*\(job job_1\).*is paid if it completes"):
+        airflow.run(invalid)
+    assert airflow.run(waiting()) == url("job_1")
+    airflow.clear()
+
+    with pytest.raises(AirflowFailException, match=r"'4k'.*Nothing was paid") as raised:
+        airflow.run(invalid)
+    assert "job_1" not in str(raised.value)
+
+
+def test_clearing_while_a_lost_submission_is_in_doubt_asks_with_the_same_key(world: World, airflow: Airflow):
+    world.after_post = kill
+    with pytest.raises(KilledError):
+        airflow.run(operator())
+    world.after_post = lambda: None
+    airflow.clear()
+
+    assert airflow.run(waiting()) == url("job_1")
+    assert world.posts[0] == world.posts[1]
+
+
+def test_a_run_that_is_made_again_under_the_same_id_starts_afresh(world: World):
+    world.outcomes = [{"status": "FAILED"}]
+    with pytest.raises(HailuoJobFailedException):
+        Airflow(world, Store()).run(waiting())
+
+    assert Airflow(world, Store()).run(waiting()) == url("job_2")
+    assert Airflow(world, Store()).run(waiting()) == url("job_3")
+
+
+# Without a store
+
+
+def test_without_a_store_a_retry_has_the_same_key_and_a_clear_another(world: World, storeless: Airflow):
+    storeless.run(operator(retries=2))
+    # `retries` is edited while the task waits for its retry.
+    storeless.run(operator(retries=4))
+    assert world.posts[0] == world.posts[1]
+    assert world.paid == 1
+
+    storeless.clear()
+    storeless.run(operator())
+    assert world.posts[1][0] != world.posts[2][0]
+    assert world.paid == 2
+
+
+def test_without_a_store_each_map_index_has_its_own_key(world: World, storeless: Airflow):
+    storeless.run(operator())
+    storeless.map_index = 0
+    storeless.run(operator())
+
+    assert len(world.jobs) == 2
+
+
+def test_without_a_store_dead_jobs_make_room_within_one_try(world: World, storeless: Airflow):
+    world.outcomes = [{"status": "FAILED"}] * 3
+    for n in (1, 2, 3):
+        with pytest.raises(HailuoJobFailedException, match=f"job_{n}"):
+            storeless.run(waiting())
+
+    assert storeless.run(waiting()) == url("job_4")
+    keys = [key for key, _ in world.posts]
+    assert keys[-4:] == [keys[0], f"{keys[0]}/2", f"{keys[0]}/3", f"{keys[0]}/4"]
+
+
+def test_a_try_gives_up_after_so_many_dead_jobs(world: World, storeless: Airflow, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hailuo, "DEAD_JOBS", 2)
+    world.outcomes = [{"status": "FAILED"}] * 9
+    for _ in range(5):
+        with pytest.raises(HailuoJobFailedException):
+            storeless.run(waiting())
+
+    assert len(world.jobs) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404])
+def test_without_a_store_a_later_try_is_never_sure_that_nothing_was_paid(
+    world: World, storeless: Airflow, status: int
+):
+    world.after_post = kill
+    with pytest.raises(KilledError):
+        storeless.run(operator())
+    world.before_post = refuse(status)
+
+    with pytest.raises(HailuoUnavailableException, match="may have been created, and is paid then") as raised:
+        storeless.run(operator())
+    assert "Nothing was paid" not in str(raised.value)
+
+
+def test_without_a_store_a_conflict_at_a_retry_says_what_happened(world: World, storeless: Airflow):
+    storeless.run(operator(idempotency_key="order-7"))
+
+    with pytest.raises(HailuoException, match="templates render to something else at each try") as raised:
+        storeless.run(operator(idempotency_key="order-7", prompt="rendered anew"))
+    assert "'order-7'" in str(raised.value)
+    assert "another idempotency_key" not in str(raised.value)
+
+
+@pytest.mark.parametrize("namespace", ["", "staging"])
+def test_the_namespace_of_the_connection_goes_into_the_key(
+    world: World, storeless: Airflow, monkeypatch: pytest.MonkeyPatch, namespace: str
+):
+    def with_namespace(hook: HailuoHook) -> Client:
+        client = world.conn(hook)
+        client.settings = replace(client.settings, namespace=namespace)
+        return client
+
+    storeless.run(operator())
+    monkeypatch.setattr(HailuoHook, "get_conn", with_namespace)
+    storeless.run(operator())
+
+    assert len(world.jobs) == (2 if namespace else 1)
+
+
+def test_an_exception_is_one_that_airflow_retries(world: World, airflow: Airflow):
+    world.before_post = refuse(500)
+
+    with pytest.raises(AirflowException) as raised:
+        airflow.run(operator())
+    assert not isinstance(raised.value, AirflowFailException)
