@@ -78,6 +78,7 @@ def create_app(
             *api.routes,
             Route("/sandbox/stats", api.stats),
             Route("/sandbox/jobs", api.jobs),
+            Route("/sandbox/release", api.release, methods=["POST"]),
             Route("/sandbox/faults", api.faults, methods=["GET", "PUT"]),
             Route("/", api.about),
         ],
@@ -171,6 +172,7 @@ class _Api:
                 "base_url": self._base_url,
                 "stats": f"{self._base_url}/sandbox/stats",
                 "jobs": f"{self._base_url}/sandbox/jobs",
+                "release": f"{self._base_url}/sandbox/release",
                 "faults": f"{self._base_url}/sandbox/faults",
             }
         )
@@ -192,6 +194,9 @@ class _Api:
     async def jobs(self, _: Request) -> Response:
         jobs, _has_more = self._studio.page(limit=sys.maxsize)
         return JSONResponse([job_json(job, now=self._studio.now, base_url=self._base_url) for job in jobs])
+
+    async def release(self, request: Request) -> Response:
+        return JSONResponse(self._studio.release(request.query_params.get("words", "")))
 
     async def faults(self, request: Request) -> Response:
         if request.method == "PUT":

@@ -60,8 +60,8 @@ class Sandbox:
 
     It has the endpoints, checks, prices and webhooks of the real one and makes real MP4 files, but needs no
     account and costs nothing. A prompt may ask for trouble: `[[fail: some reason]]` ends the job as FAILED with
-    that reason, `[[stall]]` leaves it PROCESSING for ever, `[[slow: 30]]` makes it take 30 seconds. One thing is
-    assumed: that hailuo-2.3-fast and hailuo-03 cost what hailuo-2.3 costs.
+    that reason, `[[stall]]` leaves it PROCESSING until `release`, `[[slow: 30]]` makes it take 30 seconds. One thing
+    is assumed: that hailuo-2.3-fast and hailuo-03 cost what hailuo-2.3 costs.
 
     A sandbox can be entered once. Inside the block `base_url` tells where it listens, such as
     `http://127.0.0.1:43211`.
@@ -156,10 +156,19 @@ class Sandbox:
         """
         return cast("list[dict[str, Any]]", self._ask("jobs"))
 
-    def _ask(self, what: str) -> Any:
+    def release(self, words: str = "") -> list[str]:
+        """Let every job that `[[stall]]` holds back end now, whatever faults are in force; later ones stall again.
+
+        :param words: only jobs whose prompt contains this, default all.
+        :return: the ids of these jobs, oldest first; to release them is not counted as a request.
+        """
+        return cast("list[str]", self._ask("release", "POST", words=words))
+
+    def _ask(self, what: str, method: str = "GET", **query: str) -> Any:
         # An empty TLS context, because loading certificates takes longer than the request, which needs none.
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        return httpx.get(f"{self.base_url}/sandbox/{what}", trust_env=False, verify=tls).raise_for_status().json()
+        url = f"{self.base_url}/sandbox/{what}"
+        return httpx.request(method, url, params=query, trust_env=False, verify=tls).raise_for_status().json()
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]

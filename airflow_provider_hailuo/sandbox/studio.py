@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from random import Random
 from typing import Any, Final, NamedTuple
@@ -177,7 +177,7 @@ class Studio:
     were answered with the original job.
 
     A prompt may ask for trouble: `[[fail: some reason]]` ends the render as FAILED with that reason,
-    `[[stall]]` leaves it PROCESSING for ever, `[[slow: 30]]` makes it take 30 seconds.
+    `[[stall]]` leaves it PROCESSING until it is released, `[[slow: 30]]` makes it take 30 seconds.
 
     Parameters:
 
@@ -225,6 +225,7 @@ class Studio:
         self._keys: dict[str, str] = {}
         self._steps: list[_Step] = []
         self._step_numbers = count()
+        self._stalled: dict[str, Callable[[Job, int], None]] = {}
         self._events: list[Event] = []
         self._expired: list[str] = []
 
@@ -284,6 +285,25 @@ class Studio:
             if status in {None, job.status} and model in {None, job.order.model}:
                 found.append(job)
         return found[:limit], len(found) > limit
+
+    def release(self, words: str = "") -> list[str]:
+        """End the render of every job that its prompt has stalled so far, as if all its time had passed.
+
+        A job that is still in the queue ends too; progress that it has not reached by now is never announced.
+
+        :param words: only jobs whose prompt contains this, default all.
+        :return: the ids of these jobs, oldest first.
+        """
+        self.settle()
+        ends = {job_id: end for job_id, end in self._stalled.items() if words in self._jobs[job_id].order.prompt}
+        # Whatever is planned for later would take the job back from its end.
+        self._steps = [step for step in self._steps if step.job_id not in ends]
+        heapify(self._steps)
+        for job_id, end in ends.items():
+            del self._stalled[job_id]
+            self._plan(self._jobs[job_id], self.now, end)
+        self.settle()
+        return list(ends)
 
     def models(self) -> list[str]:
         """Return the models that any job has, in alphabetical order.
@@ -347,8 +367,10 @@ class Studio:
             for percent in _ANNOUNCED_PERCENT:
                 way = math.ceil((job.ends_at - job.starts_at) * percent / 100)
                 self._plan(job, job.starts_at + way, partial(self._announce, EventKind.PROGRESS))
-        if not script.stalls:
-            end = self._complete if script.failure is None else partial(self._fail, script.failure)
+        end = self._complete if script.failure is None else partial(self._fail, script.failure)
+        if script.stalls:
+            self._stalled[job_id] = end
+        else:
             self._plan(job, job.ends_at, end)
         return job
 

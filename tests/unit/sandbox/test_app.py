@@ -52,6 +52,7 @@ class TestKey:
             assert stranger.get("/").json()["name"] == "hailuo-sandbox"
             assert stranger.get("/sandbox/stats").status_code == 200
             assert stranger.get("/sandbox/jobs").status_code == 200
+            assert stranger.post("/sandbox/release?words=nothing").json() == []
             upload = api.post("/v2/uploads", files={"file": PNG}).json()
             assert stranger.get(upload["url"]).content == PNG
 
@@ -213,6 +214,24 @@ def test_all_jobs_are_told_whatever_goes_wrong(start: Callable[..., Api]) -> Non
     assert jobs[0]["input"] == {"prompt": "a wave"}
     assert api.get("/").json()["jobs"] == f"{api.sandbox.base_url}/sandbox/jobs"
     assert api.sandbox.stats()["faults"] == {}
+
+
+def test_stalled_jobs_are_released_whatever_goes_wrong(start: Callable[..., Api]) -> None:
+    api = start(render_seconds=0)
+    wave, duck, other = (api.submit(f"{words} [[stall]]") for words in ("파도 & more+", "a duck", "another"))
+    api.sandbox.set_faults([{"fault": "reset"}])
+    requests = api.sandbox.stats()["requests"]
+    assert api.sandbox.release("파도 & more+") == [wave]
+    assert [job["status"] for job in api.sandbox.jobs() if job["id"] != wave] == ["PROCESSING"] * 2
+    assert api.post("/sandbox/release?words=duck").json() == [duck]
+    assert api.sandbox.release() == [other]
+    stats = api.sandbox.stats()
+    assert (stats["requests"], stats["faults"], stats["creditsCharged"]) == (requests, {}, 15)
+    assert (stats["jobs"]["COMPLETED"], stats["jobs"]["PROCESSING"]) == (3, 0)
+    api.sandbox.set_faults(())
+    assert api.head(api.job(wave)["result"]["videoUrl"]).status_code == 200
+    assert api.get("/").json()["release"] == f"{api.sandbox.base_url}/sandbox/release"
+    assert_error(api.get("/sandbox/release"), 405)
 
 
 def test_me_tells_the_balance_and_only_the_start_of_the_key(start: Callable[..., Api]) -> None:

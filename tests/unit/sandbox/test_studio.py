@@ -196,6 +196,86 @@ class TestPrompt:
             studio.submit(order(prompt))
 
 
+class TestRelease:
+    @pytest.mark.parametrize("seconds", [0, 10, 55, 5000])
+    def test_completes_a_stalled_job_now_for_good(self, studio: Studio, clock: Clock, seconds: float) -> None:
+        job = studio.submit(order("a wave [[stall]]"))
+        clock.pass_(seconds)
+        assert studio.release() == [job.id]
+        ended = now(studio, job)
+        assert (ended.status, ended.progress(studio.now)) == (JobStatus.COMPLETED, 100)
+        assert ended.completed_at == clock()
+        assert (ended.credit_cost, studio.credits_charged) == (5, 5)
+        clock.pass_(5000)
+        assert now(studio, job) == ended
+        assert studio.statuses()[JobStatus.COMPLETED] == 1
+
+    def test_is_once_and_of_what_stalls_by_then(self, studio: Studio, clock: Clock) -> None:
+        usual = studio.submit(order())
+        first = studio.submit(order("[[stall]]"), "key")
+        assert studio.release() == [first.id]
+        later = studio.submit(order("[[stall]]"))
+        assert studio.submit(order("[[stall]]"), "key").status is JobStatus.COMPLETED
+        assert now(studio, usual).status is JobStatus.QUEUED
+        clock.pass_(30 * 24 * HOUR)
+        assert now(studio, later).status is JobStatus.PROCESSING
+        assert studio.release() == [later.id]
+        assert studio.release() == []
+
+    def test_can_be_of_some_words(self, studio: Studio, clock: Clock) -> None:
+        wave, duck = (studio.submit(order(f"{words} [[stall]]")) for words in ("a wave", "a duck"))
+        assert studio.release("A wave") == []
+        assert studio.release("wave [[") == [wave.id]
+        clock.pass_(50)
+        assert now(studio, duck).progress(studio.now) == 44
+        assert studio.release("a ") == [duck.id]
+
+    def test_leaves_the_time_of_others_as_it_was(self, studio: Studio, clock: Clock) -> None:
+        rng = Random(1)
+        prompts = [f"[[slow: {rng.randrange(1000)}]]" + rng.choice(["", "[[stall]]"]) for _ in range(100)]
+        jobs = [studio.submit(order(prompt)) for prompt in prompts]
+        released = studio.release()
+        others = [job for job in jobs if job.id not in released]
+        assert 20 < len(others) < 80
+        for _ in range(100):
+            clock.pass_(10)
+            done = [job for job in others if now(studio, job).status is JobStatus.COMPLETED]
+            assert done == [job for job in others if job.ends_at <= studio.now]
+
+    def test_is_told_to_webhooks_as_any_end(self, studio: Studio, clock: Clock) -> None:
+        job = studio.submit(order("[[stall]]", webhook_url="http://hook", webhook_events=ALL_EVENTS))
+        quiet = studio.submit(
+            order("[[stall]]", webhook_url="http://hook", webhook_events=frozenset({EventKind.FAILED}))
+        )
+        clock.pass_(40)
+        studio.release()
+        events = studio.take_events()
+        assert [(e.kind, e.job.id, e.job.progress(e.at)) for e in events] == [
+            (EventKind.PROGRESS, job.id, 25),
+            (EventKind.COMPLETED, job.id, 100),
+        ]
+        assert (now(studio, job).webhook_status, now(studio, quiet).webhook_status) == ("pending", None)
+        clock.pass_(1000)
+        studio.settle()
+        assert studio.take_events() == []
+
+    def test_starts_the_retention(self, open_studio: Callable[..., Studio], clock: Clock) -> None:
+        studio = open_studio(retention_seconds=60)
+        job = studio.submit(order("[[stall]]"))
+        clock.pass_(1000)
+        studio.release()
+        clock.pass_(59.9)
+        assert not now(studio, job).expired
+        clock.pass_(0.1)
+        assert now(studio, job).expired
+
+    def test_lets_a_job_fail_whose_prompt_asks_for_that_too(self, studio: Studio) -> None:
+        job = studio.submit(order("[[stall]] [[fail: no luck]]"))
+        studio.release()
+        assert (now(studio, job).status, now(studio, job).error) == (JobStatus.FAILED, "no luck")
+        assert studio.credits_charged == 0
+
+
 class TestCredits:
     @pytest.mark.parametrize(
         ("model", "resolution", "duration", "price"),

@@ -112,6 +112,15 @@ def test_nothing_is_told_that_was_not_asked_for(
     assert receiver.events("/quiet") == []
 
 
+def test_a_released_job_is_told(start: Callable[..., Api], receiver: Receiver, eventually: Eventually) -> None:
+    api = start()
+    job_id = api.submit("[[stall]]", webhookUrl=f"{receiver.url}/hook")
+    assert receiver.events() == []
+    api.sandbox.release()
+    assert eventually(settled(api, job_id)) == "delivered"
+    assert [(event["event"], event["jobId"]) for event in receiver.events()] == [("completed", job_id)]
+
+
 def test_delivery_is_tried_again(start: Callable[..., Api], receiver: Receiver, eventually: Eventually) -> None:
     api = start(render_seconds=0)
     receiver.statuses = [500]
