@@ -103,7 +103,7 @@ def pool(dag_id: str, visits: int) -> None:
 
 def sibling(dag_id: str, visits: int) -> None:
     """Make a task beside another one."""
-    video("[[slow: 30]]")(dag_id, visits)
+    video("[[stall]]")(dag_id, visits)
     write.override(task_id="sibling")("done")
 
 
@@ -142,11 +142,13 @@ SITUATIONS: dict[str, Callable[[str, int], Any]] = {
     "no_connection": video(hailuo_conn_id="no_such_conn"),
     "timeout": video("[[stall]]", timeout=3),
     "execution_timeout": video("[[stall]]", execution_timeout=timedelta(seconds=10), poll_interval=3),
-    "timeout_retried": video("[[slow: 16]]", timeout=12, retries=1, **FAILURE_CALLBACKS),
+    "timeout_retried": video("[[stall]]", timeout=3, retries=1, **FAILURE_CALLBACKS),
+    "timeout_cleared": video("[[stall]]", timeout=3),
+    "changed_and_cleared": video("{{ var.value.scene }}", timeout=3),
     "cleared": video(),
     "cleared_and_failed": video("{{ var.value.end }}"),
-    "cleared_while_it_renders": video("[[slow: 30]]"),
-    "killed": video("[[slow: 30]]"),
+    "cleared_while_it_renders": video("[[stall]]"),
+    "killed": video("[[stall]]"),
     "sibling": sibling,
 }
 
@@ -187,7 +189,30 @@ BLOCKERS: dict[str, dict[str, Any]] = {
 }
 
 
+class OwnEnd(HailuoGenerateOperator):
+    """Does something of its own at the end."""
+
+    def execute_complete(self, context: Any, event: Any = None) -> str:
+        """Return the URL in capitals."""
+        return super().execute_complete(context, event).upper()
+
+
+class OwnField(HailuoGenerateOperator):
+    """Has a template field of its own, which it sets late."""
+
+    template_fields = (*HailuoGenerateOperator.template_fields, "mood")
+
+    def __init__(self, *, mood: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mood = mood
+
+
 with DAG("blocked", **SETTINGS):
+    OwnEnd(task_id="own_end", prompt="a sunrise", **UNVISITED)
+    OwnField(task_id="own_field", mood="{{ ds }}", prompt="a sunrise", **UNVISITED)
+    HailuoGenerateOperator.partial(
+        task_id="mapped_with_labels", map_index_template="{{ task.prompt }}", **UNVISITED
+    ).expand(prompt=["a sunrise"])
     for task_id, arguments in BLOCKERS.items():
         HailuoGenerateOperator(task_id=task_id, **{"prompt": "a sunrise", **UNVISITED, **arguments})
     HailuoGenerateOperator(task_id="upstream", **{**UNVISITED, "prompt": write("a sunset")})
