@@ -227,6 +227,7 @@ class HailuoGenerateOperator(BaseOperator):
                 submissions.note(replace(submission, delivered=True))
                 return str(seen["url"])
             # The trigger could leave nothing: look again.
+            ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
             with HailuoHook(submission.conn_id).get_conn() as client:
                 until = min(time.time() + LOOK_SECONDS, self._deadline(ti))
                 job = self._wait_here(client, JobPoll(str(submission.job_id), until, self.poll_interval))
@@ -335,7 +336,7 @@ class HailuoGenerateOperator(BaseOperator):
         """Return the submission of a job that a trigger has made, which cannot write to the store."""
         job = None
         with suppress(errors.ApiframeError), HailuoHook(self.hailuo_conn_id).get_conn() as client:
-            job = self._look(client, job_id)
+            job = client.send(calls.get_job(job_id))
         told = {"prompt": (job.input or {}).get("prompt"), "model": job.model} if job else {}
         known = {name: value for name, value in told.items() if value is not None}
         return Submission("", {**body, **known}, self.hailuo_conn_id, max_tries=-1, own_key=own_key, job_id=job_id)
