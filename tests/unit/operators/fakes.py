@@ -9,16 +9,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import pendulum
 import pytest
 
 from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.errors import CredentialsUnavailableError
-from airflow_provider_hailuo.compat import TaskDeferred
+from airflow_provider_hailuo.compat import AIRFLOW, TaskDeferred
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.operators import hailuo
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.operators.submission import STATE_KEY
+
+if AIRFLOW >= (3, 0):
+    from airflow.sdk import DAG, Asset
+else:
+    from airflow.datasets import Dataset as Asset
+    from airflow.models.dag import DAG
+
+__all__ = ["DAG", "Airflow", "Asset", "KilledError", "Store", "World"]
 
 EPOCH = 1_000_000.0
 
@@ -219,6 +228,10 @@ def let_delete(monkeypatch: pytest.MonkeyPatch, airflow: Airflow) -> None:
         del airflow.xcoms[key]
 
     monkeypatch.setattr(record.XCom, "delete", delete, raising=False)
+
+
+def make_dag(**arguments: Any) -> DAG:
+    return DAG("dag", schedule=None, start_date=pendulum.datetime(2026, 1, 1), **arguments)
 
 
 def operator(**arguments: Any) -> HailuoGenerateOperator:
