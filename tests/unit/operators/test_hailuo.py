@@ -8,15 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
+from airflow_provider_hailuo.apiframe.models import VideoRequest
+from airflow_provider_hailuo.compat import AirflowException, AirflowFailException, TaskDeferred
+from airflow_provider_hailuo.operators import visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.triggers import hailuo as triggers
 from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS, HailuoJobTrigger
+from tests.unit.operators.fakes import make_dag
 
 
 class TaskInstance:
-    """What a worker hands to a task, as far as the operator looks at it."""
+    """What a worker hands to a task, as far as the operator looks at it, on an Airflow without task state store."""
 
     def __init__(self, **differences: object) -> None:
         self.dag_id, self.run_id, self.task_id, self.map_index = "dag", "run", "video", -1
@@ -35,6 +39,7 @@ class TaskInstance:
 
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0)
     with Sandbox(render_seconds=0.1, jitter=0, credits=30, seed=1) as sandbox:
         connect(monkeypatch, sandbox)
         yield sandbox
@@ -122,7 +127,7 @@ def test_waiting_on_the_worker_never_defers(sandbox: Sandbox):
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_a_failed_render_names_job_reason_and_refund_and_may_be_retried(sandbox: Sandbox, deferrable: bool):
     task = operator(prompt="[[fail: content policy]]", deferrable=deferrable)
-    ti = TaskInstance()
+    ti = TaskInstance(max_tries=1)
 
     with pytest.raises(AirflowException) as raised:
         try:
@@ -140,9 +145,9 @@ def test_a_failed_render_names_job_reason_and_refund_and_may_be_retried(sandbox:
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_a_timeout_names_the_job_and_may_be_retried(sandbox: Sandbox, deferrable: bool):
     with pytest.raises(
-        AirflowException, match=r"may still be rendered.*\(job .*A retry of the task takes the job up"
+        AirflowException, match=r"may still be rendered.*\(job .*A retry takes it up again and does not pay twice"
     ):
-        execute(operator(prompt="[[stall]]", deferrable=deferrable, timeout=0.2))
+        execute(operator(prompt="[[stall]]", deferrable=deferrable, timeout=0.2), max_tries=1)
 
 
 def test_execution_timeout_holds_while_deferred(sandbox: Sandbox):
@@ -151,7 +156,8 @@ def test_execution_timeout_holds_while_deferred(sandbox: Sandbox):
     with pytest.raises(TaskDeferred) as deferral:
         operator(execution_timeout=timedelta(seconds=60), timeout=600).execute({"ti": ti})
 
-    assert deferral.value.trigger.deadline == pytest.approx(ti.start_date.timestamp() + 60)
+    # Airflow's own end would name no job: a part of the time is left for ours.
+    assert deferral.value.trigger.deadline == pytest.approx(ti.start_date.timestamp() + 60 - 15)
 
 
 def test_a_retry_takes_up_the_running_job_and_the_finished_one_without_deferring(sandbox: Sandbox):
@@ -176,16 +182,6 @@ def test_a_retry_of_a_failed_render_renders_again_once(sandbox: Sandbox):
             execute(task, try_number=attempt, max_tries=2)
         assert jobs(sandbox) == attempt
     assert charged(sandbox) == 0
-
-
-def test_the_same_try_made_again_after_its_render_failed_renders_nothing_new(sandbox: Sandbox):
-    task = operator(prompt="[[slow: 0]] [[fail: no]]", retries=2)
-    with pytest.raises(TaskDeferred):
-        task.execute({"ti": TaskInstance(max_tries=2)})
-
-    with pytest.raises(AirflowException, match="The render ended as FAILED: no"):
-        task.execute({"ti": TaskInstance(max_tries=2)})
-    assert jobs(sandbox) == 1
 
 
 def test_a_retry_that_is_told_an_odd_status_of_its_finished_job_does_not_pay_for_another(sandbox: Sandbox):
@@ -246,36 +242,19 @@ def test_a_wrong_key_ends_the_task_and_names_the_connection(sandbox: Sandbox, mo
     assert "afk_wrong" not in str(raised.value)
 
 
-def test_a_missing_connection_ends_the_task():
-    with pytest.raises(AirflowFailException, match=r"airflow connections add no_such_conn.*Nothing was paid"):
+def test_a_missing_connection_is_worth_a_retry():
+    # Airflow says so too while a secrets backend fails.
+    with pytest.raises(AirflowException, match=r"airflow connections add no_such_conn.*Nothing was paid") as raised:
         execute(operator(hailuo_conn_id="no_such_conn"))
-
-
-@pytest.mark.parametrize(
-    ("differences", "told"),
-    [({"password": "afk_wrong"}, r"HTTP 401, request .*, job "), ({"password": ""}, r"no API key.*\(job ")],
-)
-def test_a_key_that_is_lost_while_the_job_renders_does_not_hide_that_it_may_be_paid(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, differences: dict, told: str
-):
-    task, ti = operator(), TaskInstance()
-    with pytest.raises(TaskDeferred) as deferral:
-        task.execute({"ti": ti})
-    connect(monkeypatch, sandbox, **differences)
-
-    with pytest.raises(
-        AirflowFailException, match=rf"{told}.*The job goes on, and is paid if it completes"
-    ) as raised:
-        resume(task, ti, deferral.value)
-    assert ti.xcoms["job_id"] in str(raised.value)
+    assert not isinstance(raised.value, AirflowFailException)
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_an_api_that_is_away_is_worth_a_retry(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool):
     connect(monkeypatch, sandbox, host="http://127.0.0.1:9", extra={"retries": 0})
 
-    with pytest.raises(AirflowException, match=r"refused.*goes on from here and does not pay twice") as raised:
-        execute(operator(deferrable=deferrable))
+    with pytest.raises(AirflowException, match=r"refused.*Nothing was paid\. A retry submits it") as raised:
+        execute(operator(deferrable=deferrable), max_tries=1)
     assert not isinstance(raised.value, AirflowFailException)
 
 
@@ -284,7 +263,7 @@ def test_an_api_that_goes_away_while_the_worker_waits_is_waited_for_until_the_de
 ):
     with Sandbox() as sandbox:
         connect(monkeypatch, sandbox)
-        task, ti = operator(prompt="[[stall]]", deferrable=False, timeout=1), TaskInstance()
+        task, ti = operator(prompt="[[stall]]", deferrable=False, timeout=1), TaskInstance(max_tries=1)
 
         def go_away() -> None:
             for _ in range(1000):
@@ -295,20 +274,10 @@ def test_an_api_that_goes_away_while_the_worker_waits_is_waited_for_until_the_de
 
         with ThreadPoolExecutor() as other:
             gone = other.submit(go_away)
-            with pytest.raises(AirflowException, match=r"the last look failed.*takes the job up again") as raised:
+            with pytest.raises(AirflowException, match=r"the last look failed.*takes it up again") as raised:
                 task.execute({"ti": ti})
             gone.result()
     assert ti.xcoms["job_id"] in str(raised.value)
-
-
-def test_an_event_about_another_job_is_refused(sandbox: Sandbox):
-    task, ti = operator(), TaskInstance()
-    with pytest.raises(TaskDeferred):
-        task.execute({"ti": ti})
-    job_id = ti.xcoms["job_id"]
-
-    with pytest.raises(AirflowException, match=f"event about job 00000000.*{job_id}"):
-        task.execute_complete({"ti": ti}, event={"job_id": "00000000-0000-4000-8000-000000000000", "error": None})
 
 
 @pytest.mark.parametrize(
@@ -325,20 +294,116 @@ def test_an_event_about_another_job_is_refused(sandbox: Sandbox):
         ({"timeout": -1}, "timeout: -1"),
         ({"timeout": float("nan")}, "timeout: nan"),
         ({"timeout": float("inf")}, "timeout: inf"),
+        ({"timeout": True}, "timeout: True"),
+        ({"timeout": timedelta(0)}, "timeout: .*must be a number of seconds above 0, or a timedelta"),
+        ({"poll_interval": timedelta(seconds=-1)}, "poll_interval"),
+        ({"prompt": None}, "prompt: None"),
+        ({"prompt": "None"}, "prompt: 'None'"),
+        ({"prompt": "a\0b"}, r"U\+0000 at position 1"),
+        ({"prompt": "\u200b"}, "something that can be seen"),
+        ({"prompt": "\U0001f600" * 1001}, "2002 characters"),
+        ({"model": "hailuo-1"}, "model: 'hailuo-1'"),
+        ({"webhook_events": {"done", "failed"}}, "webhook_events"),
+        ({"webhook_events": set()}, "webhook_events"),
+        ({"webhook_events": ["{{ ds }}", "failed"], "image": "x"}, "image: 'x'"),
+        ({"idempotency_key": "k" * 256}, "idempotency_key: .*1 to 255 printable ASCII characters"),
+        ({"idempotency_key": "ключ"}, "idempotency_key: 'ключ'"),
+        ({"idempotency_key": " k"}, "idempotency_key: ' k'"),
+        ({"idempotency_key": 7}, "idempotency_key: 7"),
+        ({"deferrable": "False"}, "deferrable: 'False': must be True or False"),
+        ({"deferrable": 1}, "deferrable: 1"),
+        ({"deferrable": None}, "deferrable: None"),
+        ({"worker_visits": True}, "worker_visits: True: must be 0, 1 or 2"),
+        ({"worker_visits": "1"}, "worker_visits: '1'"),
+        ({"multiple_outputs": True}, "multiple_outputs: True: the task returns one URL"),
     ],
 )
 def test_bad_input_is_refused_while_the_dag_is_parsed(arguments: dict, told: str):
-    with pytest.raises(AirflowFailException, match=told):
+    with pytest.raises(AirflowFailException, match=told) as raised:
         operator(**arguments)
+    # There is no task yet that could be cleared.
+    assert "clear" not in str(raised.value).lower()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {
+            "prompt": "{{ params.p }}",
+            "idempotency_key": "{{ run_id }}" * 99,
+            "resolution": "{% if x %}768p{% endif %}",
+        },
+        {"duration": "{{ params.d }}", "prompt_optimizer": "{# none #}", "webhook_events": "{{ params.events }}"},
+        {"webhook_events": ["{{ params.event }}"], "webhook_url": "https://x.example/{{ ti.id }}"},
+        {"image": "", "end_image": "None", "idempotency_key": "", "duration": "None"},
+        {"webhook_events": {"progress", "completed", "failed"}},
+        {"webhook_events": frozenset({"failed"}), "idempotency_key": "k" * 255},
+        {"multiple_outputs": False},
+    ],
+)
+def test_what_is_known_later_or_will_do_is_not_refused(arguments: dict):
+    assert operator(**arguments).task_id == "video"
+
+
+def test_what_comes_from_upstream_is_not_judged():
+    with make_dag():
+        upstream = operator(task_id="upstream")
+        task = operator(
+            prompt=upstream.output,
+            duration=upstream.output,
+            idempotency_key=upstream.output["key"],
+            image=upstream.output,
+        )
+
+    assert task.upstream_task_ids == {"upstream"}
+
+
+def test_durations_may_be_timedeltas():
+    task = operator(timeout=timedelta(minutes=30), poll_interval=timedelta(seconds=2.5))
+
+    assert (task.timeout, task.poll_interval) == (1800.0, 2.5)
+
+
+def test_a_set_of_events_has_one_order_in_each_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
+    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    events = {"progress", "completed", "failed"}
+    with make_dag():
+        arguments = operator(webhook_events=events, worker_visits=0).start_trigger_args.trigger_kwargs
+
+    assert arguments["webhook_events"] == ["completed", "failed", "progress"]
+    assert VideoRequest(prompt="x", webhook_events=events) == VideoRequest(
+        prompt="x", webhook_events=arguments["webhook_events"]
+    )
 
 
 def test_what_a_template_will_hold_is_judged_when_it_is_rendered(sandbox: Sandbox):
     task = operator(prompt="{{ '' }}", resolution="{{ params.r }}", image="{% raw %}{% endraw %}")
-    task.prompt, task.resolution, task.image = "a sunrise", "4k", ""
+    task.prompt, task.resolution, task.image = "a sunrise", "4k", "first.png"
 
-    with pytest.raises(AirflowFailException, match=r"image: ''.*resolution: '4k'.*Nothing was paid"):
+    with pytest.raises(AirflowFailException, match=r"image: 'first\.png'.*resolution: '4k'.*Nothing was paid"):
         execute(task)
     assert jobs(sandbox) == 0
+
+
+def test_what_renders_to_nothing_is_left_out(sandbox: Sandbox):
+    task = operator(image="{{ '' }}", duration="{{ none }}", idempotency_key="{{ none }}")
+    task.image, task.duration, task.idempotency_key = "", "None", "None"
+
+    url, xcoms = execute(task)
+
+    assert url == xcoms["job"]["url"]
+    assert xcoms["job"]["duration"] == 6
+    # "None" is no key that two tasks could share.
+    assert execute(task, run_id="another")[0] != url
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_native_number_is_a_prompt(sandbox: Sandbox, deferrable: bool):
+    task = operator(prompt="{{ 2026 }}", deferrable=deferrable)
+    task.prompt = 2026
+
+    assert execute(task)[1]["job"]["prompt"] == "2026"
 
 
 def test_all_fields_of_the_request_are_templates():

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
 
-import pendulum
 import pytest
-from airflow.providers.common.compat.sdk import DAG, Asset
 
 from airflow_provider_hailuo.operators import visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+from tests.unit.operators.fakes import DAG, Asset, make_dag
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +18,7 @@ def airflow_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def dag() -> Iterator[DAG]:
-    with DAG("dag", schedule=None, start_date=pendulum.datetime(2026, 1, 1)) as dag:
+    with make_dag() as dag:
         yield dag
 
 
@@ -141,7 +140,7 @@ def test_what_the_dag_sets_counts():
         ({"max_active_tasks": 3}, "max_active_tasks of the DAG"),
         ({"render_template_as_native_obj": True}, "render_template_as_native_obj of the DAG"),
     ):
-        with DAG("dag", schedule=None, start_date=pendulum.datetime(2026, 1, 1), **arguments):
+        with make_dag(**arguments):
             assert taken(operator()) == (1, blocker)
     assert taken(operator()) == (1, "no DAG")
 
@@ -171,7 +170,7 @@ def test_rendered_values_do_not_hide_what_stood_in_the_way(dag: DAG):
 def test_a_task_may_be_given_to_its_dag_later():
     task = operator()
 
-    with DAG("dag", schedule=None, start_date=pendulum.datetime(2026, 1, 1)) as dag:
+    with make_dag() as dag:
         dag.add_task(task)
 
     assert (taken(task), task.start_from_trigger) == ((0, None), True)
