@@ -2,18 +2,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from airflow_provider_hailuo.compat import AIRFLOW
 from airflow_provider_hailuo.operators import visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from tests.unit.operators.fakes import DAG, Asset, make_dag
+
+HAS_LISTENER_MANAGER = AIRFLOW >= (3, 2)
 
 
 @pytest.fixture(autouse=True)
 def airflow_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
+    if not HAS_LISTENER_MANAGER:
+        monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
 
 
 @pytest.fixture
@@ -116,6 +121,8 @@ def test_what_keeps_the_start_on_a_worker(dag: DAG, arguments: dict, blocker: st
         ({"post_execute": callback}, "post_execute"),
         ({"do_xcom_push": False}, "do_xcom_push=False"),
         ({"deferrable": False}, "deferrable=False"),
+        ({"map_index_template": "{{ task.job_id }}"}, "map_index_template"),
+        ({"inlets": [Asset("pictures")]}, "inlets"),
     ],
 )
 def test_what_keeps_the_end_on_a_worker(dag: DAG, arguments: dict, blocker: str):
@@ -192,3 +199,131 @@ def test_an_older_airflow_takes_two_visits(dag: DAG, monkeypatch: pytest.MonkeyP
 def test_another_number_is_refused(dag: DAG, wanted: object):
     with pytest.raises(Exception, match=r"worker_visits: .*must be 0, 1 or 2"):
         operator(worker_visits=wanted)
+
+
+# Subclasses
+
+
+class Plain(HailuoGenerateOperator):
+    """Overrides nothing."""
+
+
+class Configured(HailuoGenerateOperator):
+    """Overrides what makes no difference to where it runs."""
+
+    ui_color = "#ffffff"
+
+    def __init__(self, **arguments: object) -> None:
+        super().__init__(**{"resolution": "1080p", **arguments})
+        self.title = "mine"
+
+    def title_of_it(self) -> str:
+        return self.title
+
+
+def overriding(name: str) -> type[HailuoGenerateOperator]:
+    def own(self: HailuoGenerateOperator, *arguments: object, **more: object) -> object:
+        return getattr(super(subclass, self), name)(*arguments, **more)
+
+    subclass = type("Own", (HailuoGenerateOperator,), {name: own})
+    return subclass
+
+
+def begun(kind: type[HailuoGenerateOperator], **arguments: object) -> HailuoGenerateOperator:
+    return kind(**{"task_id": "video", "prompt": "a sunrise", "worker_visits": 0, **arguments})
+
+
+@pytest.mark.parametrize("kind", [Plain, Configured])
+def test_a_subclass_that_overrides_nothing_of_the_work_keeps_its_mode(dag: DAG, kind: type[HailuoGenerateOperator]):
+    task = begun(kind)
+
+    assert taken(task) == (0, None)
+    assert task.start_from_trigger is True
+    assert taken(begun(kind, task_id="other", worker_visits=1)) == (1, None)
+
+
+@pytest.mark.parametrize("name", ["execute", "execute_complete", "pre_execute", "post_execute"])
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_what_a_subclass_does_itself_takes_a_worker(dag: DAG, name: str, wanted: int):
+    kind = overriding(name)
+
+    assert taken(begun(kind, worker_visits=wanted)) == (2, f"the subclass's own {name}")
+    # Also that of a subclass in between.
+    assert taken(begun(type("Later", (kind,), {}), task_id="later", worker_visits=wanted))[0] == 2
+
+
+def test_links_of_a_subclass_take_a_worker_that_stores_them(dag: DAG):
+    kind = type("Linked", (HailuoGenerateOperator,), {"operator_extra_links": ()})
+
+    assert taken(begun(kind, worker_visits=1)) == (2, "the subclass's own operator_extra_links")
+
+
+def test_template_fields_of_a_subclass_that_are_set_late_are_rendered_on_a_worker(dag: DAG):
+    class Titled(HailuoGenerateOperator):
+        template_fields = (*HailuoGenerateOperator.template_fields, "title")
+
+        def __init__(self, *, title: str, **arguments: object) -> None:
+            super().__init__(**arguments)
+            self.title = title
+
+    task = begun(Titled, title="{{ ds }}")
+
+    assert taken(task) == (1, "the subclass's own template fields")
+    assert (task.start_from_trigger, task.start_trigger_args) == (False, None)
+    task.render_template_fields({"ds": "2026-01-01"})
+    assert task.title == "2026-01-01"
+    assert taken(begun(Titled, title="x", task_id="other", worker_visits=1)) == (1, None)
+
+
+def test_template_fields_of_one_task_are_rendered_on_a_worker(dag: DAG):
+    task = operator()
+    task.template_fields = (*task.template_fields, "pool")
+
+    assert taken(task) == (1, "the subclass's own template fields")
+
+
+# Listeners
+
+
+@pytest.mark.parametrize(
+    ("hook", "visits_taken"),
+    [
+        ("on_task_instance_success", 2),
+        ("on_task_instance_running", 2),
+        # This one hears all: what fails does so on a worker.
+        ("on_task_instance_failed", 0),
+        ("on_dag_run_success", 0),
+    ],
+)
+def test_who_listens_to_tasks_needs_a_worker_to_hear_of_them(dag: DAG, hook: str, visits_taken: int):
+    hookimpl = pytest.importorskip("airflow.listeners").hookimpl
+    get_listener_manager = pytest.importorskip("airflow.sdk.listener").get_listener_manager
+
+    @hookimpl
+    def heard() -> None:
+        pass
+
+    lineage = ModuleType("lineage")
+    setattr(lineage, hook, heard)
+    manager = get_listener_manager()
+    manager.pm.register(lineage)
+    try:
+        assert taken(operator()) == (visits_taken, "the listener lineage" if visits_taken else None)
+    finally:
+        manager.pm.unregister(lineage)
+    assert taken(operator(task_id="afterwards")) == (0, None)
+
+
+def test_who_did_not_ask_for_fewer_visits_does_not_load_all_plugins(dag: DAG, monkeypatch: pytest.MonkeyPatch):
+    def load() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(visits, "_listeners", load)
+
+    assert taken(operator(worker_visits=2)) == (2, None)
+    assert taken(operator(task_id="other", outlets=[Asset("videos")])) == (2, "outlets")
+
+
+def test_airflow_is_not_told_that_the_operator_ends_in_the_triggerer():
+    # With any listener, the import of such a DAG fails in Airflow 3.3.
+    assert not hasattr(HailuoGenerateOperator, "end_from_trigger")
