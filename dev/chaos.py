@@ -26,7 +26,7 @@ from airflow_provider_hailuo.sandbox import Sandbox
 PROJECT = Path(__file__).resolve().parent.parent
 DEATHS = ["dies_before_post", "dies_before_answer", "dies_before_deferral", "dies_at_the_end"]
 DAGS = [
-    *("batch", "gives_up", "differs", "edited", "cleared_1", "cleared_2", "secret"),
+    *("batch", "gives_up", "differs", "edited", "failed_and_cleared_1", "failed_and_cleared_2", "secret"),
     *DEATHS,
     *(f"{death}_and_differs" for death in DEATHS),
 ]
@@ -287,8 +287,8 @@ SCENARIOS = [
     Scenario("each try gives up too early", gives_up("gives_up"), 40, 0),
     Scenario("templates that differ by try", gives_up("differs"), 40, 4),
     Scenario("`retries` edited between tries", gives_up("edited"), 40, 4),
-    Scenario("failed tasks cleared", gives_up("cleared_2"), 40, 4),
-    Scenario("failed tasks cleared, worker_visits=1", gives_up("cleared_1"), 40, 4),
+    Scenario("failed tasks cleared", gives_up("failed_and_cleared_2"), 40, 4),
+    Scenario("failed tasks cleared, worker_visits=1", gives_up("failed_and_cleared_1"), 40, 4),
     Scenario("secrets backend out for 10 and 90 s", secrets_backend_out, 20, 0),
     Scenario("triggerer killed twice in mid-render", triggerer_killed_twice, 20, 4),
     Scenario("one of two triggerers killed", one_of_two_triggerers_killed, 20, 4),

@@ -85,7 +85,7 @@ batch(
 )
 batch("edited", retries=EDITED, **IMPATIENT)
 for visits in 1, 2:
-    batch(f"cleared_{visits}", retries=0, worker_visits=visits, **IMPATIENT)
+    batch(f"failed_and_cleared_{visits}", retries=0, worker_visits=visits, **IMPATIENT)
 batch("secret", hailuo_conn_id="hailuo_secret")
 
 for name, moment in {
