@@ -55,4 +55,4 @@ def test_the_connection_form_asks_for_what_is_used():
     assert set(form["hidden_fields"]) == {"schema", "login", "port", "extra"}
     assert form["placeholders"]["host"] == "https://api.apiframe.ai"
     extra = {name for name in providers.connection_form_widgets if name.startswith("extra__hailuo__")}
-    assert extra == {"extra__hailuo__timeout", "extra__hailuo__retries"}
+    assert extra == {f"extra__hailuo__{name}" for name in ("timeout", "retries", "namespace")}

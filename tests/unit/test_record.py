@@ -1,38 +1,54 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_hailuo import record
+from airflow_provider_hailuo.apiframe.client import Settings
+from airflow_provider_hailuo.apiframe.errors import ConflictError
 from airflow_provider_hailuo.apiframe.models import Job, VideoRequest
-
-REQUEST = VideoRequest(prompt="a sunrise")
 
 
 def task_instance(**differences: object) -> SimpleNamespace:
     return SimpleNamespace(**{"dag_id": "dag", "run_id": "run", "task_id": "video", "map_index": -1, **differences})
 
 
+def key(*more: str, conn_id: str = "conn", namespace: str = "", epoch: int = 0, **differences: object) -> str:
+    request = VideoRequest(prompt=str(differences.pop("prompt", "a sunrise")))
+    settings = Settings(api_key="afk_1", namespace=namespace)
+    return record.task_key(task_instance(**differences), conn_id, settings, epoch, request, *more)
+
+
 def test_the_key_is_the_same_for_the_same_task_and_request_only():
     keys = [
-        record.task_key(task_instance(), "conn", 0, REQUEST),
-        *(record.task_key(task_instance(**{name: 7}), "conn", 0, REQUEST) for name in vars(task_instance())),
-        record.task_key(task_instance(), "other", 0, REQUEST),
-        record.task_key(task_instance(), "conn", 1, REQUEST),
-        record.task_key(task_instance(), "conn", 0, VideoRequest(prompt="a sunset")),
+        key(),
+        *(key(**{name: 7}) for name in vars(task_instance())),
+        key(conn_id="other"),
+        key(epoch=1),
+        key(prompt="a sunset"),
+        key(namespace="staging"),
+        key("more"),
+        key("more", "yet"),
     ]
 
     assert len(set(keys)) == len(keys)
+    assert key() == keys[0]
     # On a worker and in the triggerer, whatever they put for "not mapped".
-    assert keys[0] == record.task_key(task_instance(map_index=None), "conn", 0, REQUEST)
+    assert key(map_index=None) == keys[0]
+
+
+def test_two_tasks_do_not_share_a_key_because_their_names_run_together():
+    assert key(dag_id="a", run_id="bc") != key(dag_id="ab", run_id="c")
+    assert key("ab", "c") != key("a", "bc")
 
 
 def test_the_facts_of_a_job_are_json_and_hold_the_defaults_of_the_api():
     job = Job(id="j", status="COMPLETED", result={"videoUrl": "https://x.example/v.mp4"}, credit_cost=5)
 
-    facts = record.job_facts(job, record.request_facts(REQUEST))
+    facts = record.job_facts(job, record.request_facts(VideoRequest(prompt="a sunrise").to_wire()))
 
     assert json.loads(json.dumps(facts)) == {
         "id": "j",
@@ -48,16 +64,74 @@ def test_the_facts_of_a_job_are_json_and_hold_the_defaults_of_the_api():
     }
 
 
-def test_what_an_earlier_try_left_is_deleted(monkeypatch: pytest.MonkeyPatch):
-    xcoms = {"job_id": "1", "return_value": "u", "mine": 1}
+def test_the_facts_are_those_of_the_body_that_was_sent():
+    sent = VideoRequest(prompt="a sunrise", model="hailuo-2.3", resolution="1080p", duration="6").to_wire()
+
+    assert record.request_facts(sent) == {
+        "prompt": "a sunrise",
+        "model": "hailuo-2.3",
+        "resolution": "1080p",
+        "duration": 6,
+    }
+    # Of a request that cannot be told any more.
+    assert record.request_facts({})["prompt"] is None
+
+
+@pytest.mark.parametrize("map_index", [-1, None])
+def test_what_an_earlier_try_left_is_deleted_and_told(monkeypatch: pytest.MonkeyPatch, map_index: int | None):
+    xcoms = {"job_id": "1", "return_value": "u", "_link_HailuoVideoLink": "u", "mine": 1}
 
     def delete(key: str, dag_id: str, task_id: str, run_id: str, map_index: int) -> None:
         assert (dag_id, task_id, run_id, map_index) == ("dag", "video", "run", -1)
         del xcoms[key]
 
     monkeypatch.setattr(record.XCom, "delete", delete, raising=False)
-    ti = task_instance(xcom_pull=lambda key, **_: xcoms.get(key))
+    ti = task_instance(xcom_pull=lambda key, **_: xcoms.get(key), map_index=map_index)
 
-    record.forget(ti)
-
+    assert record.forget(ti) == {"job_id": "1", "return_value": "u", "_link_HailuoVideoLink": "u"}
     assert xcoms == {"mine": 1}
+    assert record.forget(ti) == {}
+
+
+@pytest.mark.parametrize(
+    ("context", "delivered"),
+    [
+        ({"_ti_context_from_server": SimpleNamespace(xcom_keys_to_clear=["job_id", "return_value"])}, True),
+        ({"_ti_context_from_server": SimpleNamespace(xcom_keys_to_clear=["job_id"])}, False),
+        ({"_ti_context_from_server": SimpleNamespace(xcom_keys_to_clear=None)}, False),
+        ({"_ti_context_from_server": SimpleNamespace()}, False),
+        ({"_ti_context_from_server": None}, False),
+        ({}, False),
+    ],
+)
+def test_a_url_among_what_airflow_clears_tells_of_a_delivery(context: dict, delivered: bool):
+    assert record.was_delivered(task_instance(**context)) is delivered
+
+
+@pytest.mark.skipif(not record.TRIGGERS_WRITE_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+def test_the_link_is_written_past_the_xcom_backend(monkeypatch: pytest.MonkeyPatch):
+    base = pytest.importorskip("airflow.sdk.bases.xcom").BaseXCom
+    written = []
+
+    async def aset(cls: type, key: str, value: object, **where: object) -> None:
+        assert where == {"dag_id": "dag", "task_id": "video", "run_id": "run", "map_index": -1}
+        written.append((cls.__name__, key, value))
+
+    class Backend(base):
+        pass
+
+    monkeypatch.setattr(base, "aset", classmethod(aset))
+    monkeypatch.setattr(record, "XCom", Backend)
+
+    asyncio.run(record.leave(task_instance(map_index=None), {"return_value": "u", record.LINK: "u"}))
+
+    assert written == [("Backend", "return_value", "u"), ("BaseXCom", record.LINK, "u")]
+
+
+def test_a_conflict_names_the_key_and_the_prompt():
+    error = ConflictError("so it is", status=409)
+
+    record.name_key(error, "order-7", "a " + "long " * 99)
+
+    assert str(error).startswith("so it is; the key is 'order-7', this request's prompt 'a long ")
+    assert len(str(error)) < 150

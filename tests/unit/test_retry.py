@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_hailuo.apiframe import errors
-from airflow_provider_hailuo.exceptions import HailuoFailException, exception_for
+from airflow_provider_hailuo.exceptions import HailuoFailException, Situation, explained
 from airflow_provider_hailuo.retry import hailuo_retry_policy
 
 
@@ -22,12 +22,17 @@ from airflow_provider_hailuo.retry import hailuo_retry_policy
         (errors.AuthenticationError("x"), "fail", None),
         (errors.InsufficientCreditsError("x"), "fail", None),
         (errors.InvalidInputError("x"), "fail", None),
+        (errors.JobWithoutVideoError("x"), "retry", 30),
+        (errors.CredentialsUnavailableError("x"), "retry", 60),
+        (errors.UnexpectedStatusError("x", in_doubt=True), "retry", 60),
+        (errors.ConflictError("x", in_doubt=True), "retry", 60),
     ],
 )
 def test_each_failure_is_retried_after_its_own_delay(error: errors.ApiframeError, action: str, seconds: int | None):
     pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="retry policies came with Airflow 3.3")
 
-    decision = hailuo_retry_policy().evaluate(exception_for(error)("x"), try_number=1, max_tries=3)
+    failed_with = explained(error, Situation(conn_id="hailuo_default"))
+    decision = hailuo_retry_policy().evaluate(failed_with, try_number=1, max_tries=3)
 
     assert decision.action.value == action
     assert decision.retry_delay == (seconds and timedelta(seconds=seconds))
@@ -55,7 +60,13 @@ def test_an_older_airflow_says_what_to_use(monkeypatch: pytest.MonkeyPatch):
         errors.PermissionDeniedError,
         errors.NotFoundError,
         errors.ConflictError,
+        errors.InvalidInputError,
+        errors.UnexpectedStatusError,
     ],
 )
-def test_a_refusal_is_not_retried(error: type[errors.ApiframeError]):
-    assert exception_for(error("x")) is HailuoFailException
+@pytest.mark.parametrize("known", [{"job_id": "job_1"}, {"in_doubt": True}])
+def test_a_refusal_is_final_only_while_nothing_can_have_been_paid(
+    error: type[errors.ApiframeError], known: dict[str, object]
+):
+    assert isinstance(explained(error("x"), Situation("conn")), HailuoFailException)
+    assert not isinstance(explained(error("x"), Situation("conn", **known)), HailuoFailException)

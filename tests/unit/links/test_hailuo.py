@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from airflow.providers.common.compat.sdk import XCom
 
+from airflow_provider_hailuo.compat import XCom
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.record import LINK
@@ -16,7 +16,10 @@ TI_KEY = object()
         ("https://cdn.example/v.mp4", "https://cdn.example/v.mp4"),
         (None, ""),
         ("", ""),
+        ("http://cdn.example/v.mp4?sig=a%2Fb", "http://cdn.example/v.mp4?sig=a%2Fb"),
         ("javascript:alert(1)", ""),
+        ("file:///tmp/xcom/v", ""),
+        ("None", ""),
         ({"url": "https://cdn.example/v.mp4"}, ""),
     ],
 )
