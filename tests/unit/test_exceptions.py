@@ -50,8 +50,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             LEFT,
             HailuoFailException,
             (
-                "Apiframe answers: so it is (HTTP 400). Nothing was paid. Correct the parameters of the task. Then clear "
-                "the task."
+                "Apiframe answers: so it is (HTTP 400). Nothing was paid. Correct the parameters of the task. "
+                "Then clear the task."
             ),
         ),
         (
@@ -59,8 +59,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             LEFT | KEPT,
             HailuoFailException,
             (
-                "Apiframe answers: so it is (HTTP 401). Nothing was paid. Check the API key in the connection 'conn'. "
-                "Then clear the task."
+                "Apiframe answers: so it is (HTTP 401). Nothing was paid. Check the API key in the connection "
+                "'conn'. Then clear the task."
             ),
         ),
         (
@@ -68,8 +68,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             {},
             HailuoFailException,
             (
-                "Apiframe answers: so it is (HTTP 402). Nothing was paid. Top up the credits of the account. Then clear "
-                "the task."
+                "Apiframe answers: so it is (HTTP 402). Nothing was paid. Top up the credits of the account. "
+                "Then clear the task."
             ),
         ),
         (
@@ -77,8 +77,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             {},
             HailuoFailException,
             (
-                "Apiframe answers: so it is (HTTP 404). Nothing was paid. Check the host of the connection 'conn'. Then "
-                "clear the task."
+                "Apiframe answers: so it is (HTTP 404). Nothing was paid. Check the host of the connection "
+                "'conn'. Then clear the task."
             ),
         ),
         (
@@ -86,8 +86,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             {},
             HailuoFailException,
             (
-                "Apiframe answers: so it is (HTTP 409). Nothing was paid. Take another idempotency_key, or leave it out. "
-                "Then clear the task."
+                "Apiframe answers: so it is (HTTP 409). Nothing was paid. Take another idempotency_key, or leave "
+                "it out. Then clear the task."
             ),
         ),
         (
@@ -114,8 +114,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             {"in_doubt": True} | LEFT,
             HailuoUnavailableException,
             (
-                "no answer. The job may have been created, and is paid then. A retry takes it up again and does not pay "
-                "twice."
+                "no answer. The job may have been created, and is paid then. A retry takes it up again and does "
+                "not pay twice."
             ),
         ),
         (
@@ -123,8 +123,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             {"in_doubt": True} | KEPT,
             HailuoUnavailableException,
             (
-                "no answer. The job may have been created, and is paid then. Clearing the task takes it up again and "
-                "does not pay twice."
+                "no answer. The job may have been created, and is paid then. Clearing the task takes it up again "
+                "and does not pay twice."
             ),
         ),
         (
@@ -132,8 +132,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             {"in_doubt": True},
             HailuoUnavailableException,
             (
-                "no answer. The job may have been created, and is paid then. Clearing the task may pay for another one: "
-                "look first whether Apiframe lists the job."
+                "no answer. The job may have been created, and is paid then. Clearing the task may pay for "
+                "another one: look first whether Apiframe lists the job."
             ),
         ),
         (
@@ -141,8 +141,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             {"in_doubt": True} | LEFT,
             HailuoUnavailableException,
             (
-                "Apiframe answers: so it is (HTTP 409). The job may have been created, and is paid then. A retry takes "
-                "it up again and does not pay twice."
+                "Apiframe answers: so it is (HTTP 409). The job may have been created, and is paid then. A retry "
+                "takes it up again and does not pay twice."
             ),
         ),
         (
@@ -150,9 +150,10 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             {"in_doubt": True, "retried": True} | LEFT,
             HailuoUnavailableException,
             (
-                "Apiframe answers: so it is (HTTP 409). The job may have been created, and is paid then. An earlier try "
-                "of this task has submitted another request under this key: its templates render to something else at "
-                "each try. Let them render to what they did at first. A retry takes it up again and does not pay twice."
+                "Apiframe answers: so it is (HTTP 409). The job may have been created, and is paid then. An "
+                "earlier try of this task has submitted another request under this key: its templates render to "
+                "something else at each try. Let them render to what they did at first. A retry takes it up "
+                "again and does not pay twice."
             ),
         ),
         (
@@ -160,8 +161,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             {"in_doubt": True, "retried": True} | LEFT | KEPT,
             HailuoUnavailableException,
             (
-                "Apiframe answers: so it is (HTTP 409). The job may have been created, and is paid then. A retry takes "
-                "it up again and does not pay twice."
+                "Apiframe answers: so it is (HTTP 409). The job may have been created, and is paid then. A retry "
+                "takes it up again and does not pay twice."
             ),
         ),
         # When there is a job.
@@ -170,8 +171,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             JOB | LEFT | KEPT,
             HailuoUnavailableException,
             (
-                "Apiframe answers: so it is (HTTP 401, job job_1). The job goes on, and is paid if it completes. Check "
-                "the API key in the connection 'conn'. A retry takes it up again and does not pay twice."
+                "Apiframe answers: so it is (HTTP 401, job job_1). The job goes on, and is paid if it completes. "
+                "Check the API key in the connection 'conn'. A retry takes it up again and does not pay twice."
             ),
         ),
         (
@@ -179,9 +180,9 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             JOB | LEFT,
             HailuoUnavailableException,
             (
-                "Apiframe answers: so it is (HTTP 404, job job_1). The job goes on, and is paid if it completes. Check "
-                "that the connection 'conn' leads to the account that submitted the job. A retry takes it up again and "
-                "does not pay twice."
+                "Apiframe answers: so it is (HTTP 404, job job_1). The job goes on, and is paid if it completes. "
+                "Check that the connection 'conn' leads to the account that submitted the job. A retry takes it "
+                "up again and does not pay twice."
             ),
         ),
         (
@@ -201,8 +202,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             JOB,
             HailuoJobTimeoutException,
             (
-                f"The deadline has passed (job job_1). Clearing the task would pay for another one: {LOOK} reads the "
-                "result of this one."
+                f"The deadline has passed (job job_1). Clearing the task would pay for another one: {LOOK} reads "
+                "the result of this one."
             ),
         ),
         (
@@ -216,8 +217,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             JOB | KEPT,
             HailuoJobFailedException,
             (
-                "The render ended as FAILED: no. Its credits were refunded (job job_1). Clearing the task renders it "
-                "anew."
+                "The render ended as FAILED: no. Its credits were refunded (job job_1). Clearing the task "
+                "renders it anew."
             ),
         ),
         (
@@ -225,8 +226,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             JOB | LEFT,
             HailuoJobFailedException,
             (
-                "The video was rendered and paid, but its file has been purged (job job_1). A retry renders it anew, "
-                "which costs credits again."
+                "The video was rendered and paid, but its file has been purged (job job_1). A retry renders it "
+                "anew, which costs credits again."
             ),
         ),
         (
@@ -234,8 +235,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             JOB,
             HailuoJobFailedException,
             (
-                "Ask Apiframe's support with the job's id (job job_1). Clearing the task would pay for another one: "
-                f"{LOOK} reads the result of this one."
+                "Ask Apiframe's support with the job's id (job job_1). Clearing the task would pay for another "
+                f"one: {LOOK} reads the result of this one."
             ),
         ),
     ],
