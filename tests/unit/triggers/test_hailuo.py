@@ -3,20 +3,23 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from types import SimpleNamespace
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe import errors, watcher
 from airflow_provider_hailuo.apiframe.client import AsyncClient, Settings
+from airflow_provider_hailuo.apiframe.models import VideoRequest
+from airflow_provider_hailuo.apiframe.polling import REFUSED_SECONDS, URL_SECONDS
 from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook
 from airflow_provider_hailuo.triggers import hailuo
 from airflow_provider_hailuo.triggers.hailuo import (
     BACKSTOP_SECONDS,
+    SETTLE_SECONDS,
     START_ON_WORKER,
     HailuoGenerateTrigger,
     HailuoJobTrigger,
@@ -38,6 +41,7 @@ class World:
         self.requests: list[httpx.Request] = []
         self.opened: list[AsyncClient] = []
         self.xcoms: dict[str, object] = {}
+        self.lost: list[Exception] = []
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -52,10 +56,13 @@ class World:
             return httpx.Response(200, json={"id": JOB_ID, **step})
         return httpx.Response(200, json={"id": JOB_ID, "status": step})
 
-    async def open(self) -> AsyncClient:
-        if isinstance(self.steps[0], LookupError | AirflowNotFoundException):
-            raise self.steps.pop(0)
-        self.opened.append(AsyncClient(Settings(api_key=KEY), transport=httpx.MockTransport(self.answer)))
+    async def look_up(self) -> Settings:
+        if self.lost:
+            raise self.lost.pop(0) if len(self.lost) > 1 else self.lost[0]
+        return Settings(api_key=KEY)
+
+    def connect(self, settings: Settings) -> AsyncClient:
+        self.opened.append(AsyncClient(settings, transport=httpx.MockTransport(self.answer)))
         return self.opened[-1]
 
     async def leave(self, ti: object, xcoms: dict[str, object]) -> None:
@@ -66,7 +73,9 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(HailuoHook, "get_async_conn", lambda _: world.open())
+    monkeypatch.setattr(HailuoHook, "get_async_settings", lambda _: world.look_up())
+    for name in ("shared_watcher", "wait_for_job"):
+        monkeypatch.setattr(hailuo, name, partial(getattr(watcher, name), connect=world.connect))
     monkeypatch.setattr(record, "leave", world.leave)
     monkeypatch.setattr(record, "TRIGGERS_WRITE_XCOMS", True)
     patch_clock(monkeypatch, watcher, hailuo)
@@ -85,12 +94,21 @@ def run(trigger: BaseTrigger) -> dict:
     return end(trigger).payload
 
 
+def timed(trigger: BaseTrigger) -> tuple[TriggerEvent, float]:
+    """Return the event and the seconds that it took."""
+
+    async def scenario() -> tuple[TriggerEvent, float]:
+        return await anext(trigger.run()), asyncio.get_running_loop().time()
+
+    return in_virtual_time(scenario())
+
+
 def trigger(seconds: float = 1800, **arguments: object) -> HailuoJobTrigger:
     return HailuoJobTrigger(job_id=JOB_ID, poll_interval=5, deadline=EPOCH + seconds, **arguments)
 
 
 def test_it_is_made_again_from_what_it_serialises():
-    first = HailuoJobTrigger(job_id=JOB_ID, hailuo_conn_id="other", poll_interval=7, deadline=123.5)
+    first = HailuoJobTrigger(job_id=JOB_ID, hailuo_conn_id="other", poll_interval=7, deadline=123.5, try_number=3)
 
     path, arguments = first.serialize()
 
@@ -105,30 +123,46 @@ def test_arguments_of_a_newer_version_are_ignored():
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
 def test_a_final_job_fires_one_small_event(world: World, status: str):
-    world.steps = ["QUEUED", "PROCESSING", "PROCESSING", status]
+    world.steps = ["QUEUED", "PROCESSING", "PROCESSING", {"status": status, "result": {"videoUrl": URL}}]
 
-    event = run(trigger())
-
-    assert event == {"job_id": JOB_ID, "error": None}
+    event = run(trigger(try_number=2))
     assert world.looks == 4
-    raise_unless_finished(event, JOB_ID)
+
+    assert event == {"job_id": JOB_ID, "try_number": 2, "error": None}
+    raise_unless_finished(event)
 
 
 def test_it_outlives_any_number_of_failed_looks(world: World):
-    world.steps = [500, 429, httpx.ConnectError("refused"), httpx.ReadTimeout("slow")] * 10 + ["COMPLETED"]
+    world.steps = [500, 429, httpx.ConnectError("refused"), httpx.ReadTimeout("slow")] * 10 + [VIDEO]
 
     assert run(trigger())["error"] is None
     assert world.looks == 41
 
 
-def test_it_outlives_an_airflow_that_cannot_look_up_the_connection(world: World):
-    world.steps = [LookupError("API server is down"), LookupError("API server is down"), "COMPLETED"]
+@pytest.mark.parametrize(
+    "lost",
+    [
+        errors.CredentialsUnavailableError("the API server is down"),
+        HailuoConnectionNotFoundError("There is no connection 'x'"),
+        errors.InvalidInputError("there is no API key"),
+    ],
+)
+def test_it_outlives_an_airflow_that_cannot_look_up_the_connection(world: World, lost: Exception):
+    # Airflow says that there is none while a secrets backend fails.
+    world.steps = [VIDEO]
+    world.lost = [lost] * 3
 
-    assert run(trigger())["error"] is None
+    async def scenario() -> dict:
+        waiting = asyncio.ensure_future(anext(trigger().run()))
+        await asyncio.sleep(REFUSED_SECONDS / 2)
+        world.lost = []
+        return (await waiting).payload
+
+    assert in_virtual_time(scenario())["error"] is None
 
 
 def test_all_its_looks_go_through_one_client_which_it_closes(world: World):
-    world.steps = ["PROCESSING"] * 20 + ["COMPLETED"]
+    world.steps = ["PROCESSING"] * 20 + [VIDEO]
 
     run(trigger())
 
@@ -137,7 +171,7 @@ def test_all_its_looks_go_through_one_client_which_it_closes(world: World):
 
 
 def test_triggers_of_one_connection_share_a_client(world: World):
-    world.steps = ["PROCESSING"] * 50 + ["COMPLETED"]
+    world.steps = ["PROCESSING"] * 50 + [VIDEO]
 
     async def scenario() -> None:
         await asyncio.gather(*(anext(trigger().run()) for _ in range(20)))
@@ -150,22 +184,33 @@ def test_triggers_of_one_connection_share_a_client(world: World):
     ("status", "kind"),
     [(401, errors.AuthenticationError), (403, errors.PermissionDeniedError), (404, errors.NotFoundError)],
 )
-def test_a_refusal_comes_back_as_the_same_error(world: World, status: int, kind: type):
+def test_a_refusal_that_lasts_comes_back_as_the_same_error(world: World, status: int, kind: type):
     world.steps = [status]
 
-    event = run(trigger())
+    event, seconds = timed(trigger())
 
-    with pytest.raises(kind, match=f"so it is .HTTP {status}, request req_1, job {JOB_ID}.") as raised:
-        raise_unless_finished(json.loads(json.dumps(event)), JOB_ID)
-    assert raised.value.status == status
-    assert world.looks == 1
+    with pytest.raises(kind, match=f"so it is.*HTTP {status}, request req_1, job {JOB_ID}.") as raised:
+        raise_unless_finished(json.loads(json.dumps(event.payload)))
+    assert (raised.value.status, raised.value.from_api) == (status, True)
+    assert seconds >= REFUSED_SECONDS
 
 
-def test_a_missing_connection_ends_the_wait(world: World):
-    world.steps = [HailuoConnectionNotFoundError("There is no connection 'x'")]
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_that_passes_ends_nothing(world: World, status: int):
+    world.steps = [status] * 5 + ["PROCESSING"] + [status] * 5 + [VIDEO]
 
-    with pytest.raises(errors.InvalidInputError, match="There is no connection 'x'"):
-        raise_unless_finished(run(trigger()), JOB_ID)
+    assert run(trigger())["error"] is None
+
+
+def test_a_connection_that_is_not_to_be_found_ends_the_wait_after_a_while(world: World):
+    world.steps = [VIDEO]
+    world.lost = [HailuoConnectionNotFoundError("There is no connection 'x'")]
+
+    event, seconds = timed(trigger())
+
+    with pytest.raises(errors.CredentialsUnavailableError, match="There is no connection 'x'"):
+        raise_unless_finished(json.loads(json.dumps(event.payload)))
+    assert REFUSED_SECONDS <= seconds <= 3 * REFUSED_SECONDS
 
 
 def test_the_deadline_is_a_moment(world: World):
@@ -178,17 +223,17 @@ def test_the_deadline_is_a_moment(world: World):
 
     assert 60 <= seconds <= 60 + 5 / 2 + 1
     with pytest.raises(errors.JobTimeoutError, match="may still be rendered"):
-        raise_unless_finished(event, JOB_ID)
+        raise_unless_finished(event)
 
 
 def test_a_deadline_that_passed_while_no_triggerer_ran_still_takes_a_finished_job(world: World):
-    world.steps = ["COMPLETED"]
+    world.steps = [VIDEO]
 
     assert run(trigger(seconds=-3600))["error"] is None
 
 
 def test_no_event_holds_key_or_url_or_more_than_1_kb(world: World):
-    for steps in (["COMPLETED"], [404], [500]):
+    for steps in ([VIDEO], [404], [500]):
         world.steps = steps
         event = json.dumps(run(trigger()))
         assert KEY not in event
@@ -196,13 +241,74 @@ def test_no_event_holds_key_or_url_or_more_than_1_kb(world: World):
         assert len(event) < 1024
 
 
-@pytest.mark.parametrize(
-    "event",
-    [None, {}, "x", {"job_id": "00000000-0000-4000-8000-000000000000", "error": None}, {"job_id": JOB_ID}],
-)
-def test_an_event_about_something_else_is_refused(event: object):
-    with pytest.raises(errors.UnreadableAnswerError, match=f"event about job .*job {JOB_ID}"):
-        raise_unless_finished(event, JOB_ID)
+def test_an_event_of_an_unknown_error_is_an_error_all_the_same():
+    with pytest.raises(errors.ApiframeError, match="from the future"):
+        raise_unless_finished({"job_id": JOB_ID, "error": "FutureError", "message": "from the future"})
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_an_event_tells_whether_the_error_leaves_a_submission_in_doubt(in_doubt: bool):
+    facts = {"message": "x", "status": 500, "request_id": None, "from_api": False, "in_doubt": in_doubt}
+
+    with pytest.raises(errors.ServerError) as raised:
+        raise_unless_finished({"job_id": None, "error": "ServerError", **facts})
+    assert raised.value.in_doubt is in_doubt
+
+
+# When it may fire
+
+
+@pytest.mark.parametrize("seconds", [1800, -5])
+@pytest.mark.parametrize("steps", [[{"status": "FAILED"}], ["PROCESSING", {"status": "FAILED"}], ["VIDEO"], [500]])
+def test_what_resumes_a_worker_never_fires_right_after_the_deferral(
+    world: World, monkeypatch: pytest.MonkeyPatch, steps: list, seconds: float
+):
+    world.steps = [VIDEO if step == "VIDEO" else step for step in steps]
+    waiting = HailuoJobTrigger(job_id=JOB_ID, poll_interval=1, deadline=EPOCH + seconds)
+
+    event, took = timed(waiting)
+
+    assert not isinstance(event, TaskSuccessEvent)
+    assert took >= SETTLE_SECONDS
+    if steps != [500]:
+        assert took == pytest.approx(SETTLE_SECONDS, abs=0.1)
+
+
+def test_what_takes_longer_anyway_is_not_delayed(world: World):
+    world.steps = ["PROCESSING"] * 3 + [VIDEO]
+
+    event, took = timed(trigger())
+
+    assert event.payload["error"] is None
+    assert took == pytest.approx(15, abs=1)
+
+
+def test_the_end_of_the_task_is_not_delayed(world: World):
+    world.steps = [VIDEO]
+    waiting = HailuoJobTrigger(
+        job_id=JOB_ID, poll_interval=1, deadline=EPOCH + 60, request=REQUEST, end_from_trigger=True
+    )
+
+    event, took = timed(task_instance(waiting))
+
+    assert isinstance(event, TaskSuccessEvent)
+    assert took < SETTLE_SECONDS / 2
+
+
+def test_an_end_that_had_to_be_left_to_a_worker_is(world: World, monkeypatch: pytest.MonkeyPatch):
+    async def fail(*_: object) -> None:
+        raise RuntimeError("no API server")
+
+    monkeypatch.setattr(record, "leave", fail)
+    world.steps = [VIDEO]
+    waiting = HailuoJobTrigger(
+        job_id=JOB_ID, poll_interval=1, deadline=EPOCH + 60, request=REQUEST, end_from_trigger=True, try_number=4
+    )
+
+    event, took = timed(task_instance(waiting))
+
+    assert event.payload == {"job_id": JOB_ID, "try_number": 4, "error": None}
+    assert took >= SETTLE_SECONDS
 
 
 # The XComs that it leaves, and the end of the task
@@ -225,9 +331,9 @@ def task_instance(trigger: BaseTrigger, **differences: object) -> BaseTrigger:
 def test_it_leaves_the_job_so_that_nobody_has_to_look_again(world: World):
     world.steps = ["PROCESSING", VIDEO]
 
-    event = run(task_instance(trigger(request=REQUEST)))
+    event = run(task_instance(trigger(request=REQUEST, try_number=1)))
 
-    assert event == {"job_id": JOB_ID, "error": None}
+    assert event == {"job_id": JOB_ID, "try_number": 1, "error": None}
     assert world.xcoms == {"job": JOB}
 
 
@@ -247,6 +353,7 @@ def test_it_ends_the_task_with_all_its_xcoms(world: World):
         ({"status": "FAILED", "error": "content policy", "creditCost": 0}, errors.JobFailedError, "content policy"),
         ({**VIDEO, "expired": True}, errors.JobExpiredError, "purged"),
         ({"status": "COMPLETED", "result": {}}, errors.JobWithoutVideoError, "no URL"),
+        ({"status": "CANCELLED"}, errors.JobFailedError, "CANCELLED"),
     ],
 )
 def test_a_job_without_a_video_takes_a_worker_to_fail_the_task(
@@ -258,7 +365,7 @@ def test_a_job_without_a_video_takes_a_worker_to_fail_the_task(
 
     assert event["error"] == kind.__name__
     with pytest.raises(kind, match=f"{told}.*job {JOB_ID}"):
-        raise_unless_finished(json.loads(json.dumps(event)), JOB_ID)
+        raise_unless_finished(json.loads(json.dumps(event)))
     assert set(world.xcoms) == {"job"}
     assert world.xcoms["job"]["status"] == step["status"]
 
@@ -279,8 +386,26 @@ def test_where_it_cannot_leave_xcoms_a_worker_looks_at_the_job(
     if reason == "an API server that is away":
         monkeypatch.setattr(record, "leave", fail)
 
-    assert run(waiting) == {"job_id": JOB_ID, "error": None}
+    assert run(waiting) == {"job_id": JOB_ID, "try_number": 0, "error": None}
     assert world.xcoms == {}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_url_that_comes_a_little_later_is_waited_for(world: World, steps: int):
+    world.steps = ["COMPLETED"] * steps + [VIDEO]
+
+    assert isinstance(end(task_instance(trigger(request=REQUEST, end_from_trigger=True))), TaskSuccessEvent)
+    assert world.xcoms["return_value"] == URL
+
+
+def test_a_job_that_stays_without_a_url_never_ends_the_task_as_a_success(world: World):
+    world.steps = ["COMPLETED"]
+
+    event, seconds = timed(task_instance(trigger(request=REQUEST, end_from_trigger=True)))
+
+    assert event.payload["error"] == "JobWithoutVideoError"
+    assert seconds >= URL_SECONDS
+    assert set(world.xcoms) == {"job"}
 
 
 def test_the_row_of_a_trigger_is_small():
@@ -335,8 +460,68 @@ def test_a_triggerer_that_starts_it_again_asks_with_the_same_key(world: World):
     for _ in range(2):
         end(task_instance(generate()))
 
-    (first, _), (second, _) = submitted(world)
+    first, second = submitted(world)
     assert first == second
+
+
+def test_its_key_is_the_one_that_a_worker_derives(world: World):
+    world.steps = [{"jobId": JOB_ID, "status": "QUEUED"}, VIDEO]
+    waiting = task_instance(generate(retries=3))
+
+    end(waiting)
+
+    request = VideoRequest(prompt="a sunrise", model="hailuo-02")
+    max_tries = 3
+    assert submitted(world)[0][0] == record.task_key(
+        waiting.task_instance, "hailuo_default", Settings(api_key=KEY), max_tries, request
+    )
+
+
+@pytest.mark.parametrize(
+    "lost", [errors.CredentialsUnavailableError("throttled"), HailuoConnectionNotFoundError("none")]
+)
+def test_credentials_that_it_does_not_see_are_left_to_a_worker(world: World, lost: Exception):
+    world.lost = [lost]
+
+    assert run(task_instance(generate())) == START_ON_WORKER
+    assert world.requests == []
+
+
+@pytest.mark.parametrize(
+    ("step", "in_doubt"),
+    [(402, False), (409, False), (httpx.ReadTimeout("slow"), True), (httpx.ConnectError("refused"), False)],
+    ids=str,
+)
+def test_an_event_of_what_went_wrong_holds_all_that_a_retry_needs(world: World, step: object, in_doubt: bool):
+    world.steps = [step]
+
+    event = json.loads(json.dumps(run(task_instance(generate()))))
+
+    assert (event["job_id"], event["try_number"], event["in_doubt"]) == (None, 1, in_doubt)
+    assert event["key"] == submitted(world)[0][0]
+    assert KEY not in json.dumps(event)
+
+
+def test_a_timeout_tells_job_and_key(world: World):
+    world.steps = [{"jobId": JOB_ID, "status": "QUEUED"}, "PROCESSING"]
+
+    event = run(task_instance(generate(timeout=60)))
+
+    assert (event["error"], event["job_id"], event["try_number"]) == ("JobTimeoutError", JOB_ID, 1)
+    assert event["key"] == submitted(world)[0][0]
+    assert world.xcoms == {"job_id": JOB_ID}
+
+
+def test_where_it_cannot_write_xcoms_its_event_alone_tells_all(world: World, monkeypatch: pytest.MonkeyPatch):
+    async def fail(*_: object) -> None:
+        raise UnicodeEncodeError("ascii", "видео", 0, 5, "ordinal not in range(128)")
+
+    monkeypatch.setattr(record, "leave", fail)
+    world.steps = [{"jobId": JOB_ID, "status": "QUEUED"}, VIDEO]
+
+    event = run(task_instance(generate()))
+
+    assert event == {"job_id": JOB_ID, "try_number": 1, "key": submitted(world)[0][0], "error": None}
 
 
 def test_a_key_of_the_user_is_used_as_it_is(world: World):
@@ -401,7 +586,7 @@ def test_what_is_refused_is_told_and_no_job_is_named(world: World, step: int, ar
     event = run(task_instance(generate(**arguments)))
 
     with pytest.raises(kind, match=told) as raised:
-        raise_unless_finished(json.loads(json.dumps(event)), None)
+        raise_unless_finished(json.loads(json.dumps(event)))
     assert raised.value.job_id is None
     assert world.xcoms == {}
 
@@ -425,8 +610,8 @@ def test_an_xcom_that_could_not_be_written_at_first_is_written_at_the_end(
     [
         (60, None, 0, 60),
         (60, None, -40, 20),
-        (60, 30, 0, 25),
-        (60, 30, -10, 15),
+        (60, 30, 0, 22.5),
+        (60, 30, -10, 12.5),
         (60, 1000, 0, 60),
     ],
 )
