@@ -11,31 +11,55 @@ import httpx
 from airflow_provider_hailuo.apiframe.client import AsyncClient, Settings
 
 
+def refusal(status: int) -> httpx.Response:
+    """Return a refusal by the API itself."""
+    return httpx.Response(status, json={"error": "no"})
+
+
+def page_of_a_proxy(status: int) -> httpx.Response:
+    return httpx.Response(status, text="<html>")
+
+
 def job_id(n: int) -> str:
     return str(UUID(int=n))
 
 
 class Api:
-    """An account of jobs, newest first, which end at set moments, and a count of what is asked of it.
+    """An account of jobs, newest first, which end at set moments, and a record of what is asked of it and was told.
 
-    Job n is created as the n-th. `ends` maps a job to the virtual second at which it is COMPLETED.
+    Job n is created as the n-th. `ends` maps a job to the virtual second at which it is COMPLETED; its URL is there
+    `url_delay` seconds later, and never in a list that has only `summaries`. `keys` are those that the API accepts,
+    any other one meets a `refusal`; `connection_key` is the one that a look-up finds. `breaks` answers in place of
+    the API, `looking_up` and `connecting` may fail. Lists leave out what is `unlisted`; `foreign` jobs are of others.
     """
 
     def __init__(self, jobs: int = 0) -> None:
         self.jobs = jobs
         self.ends: dict[int, float] = {}
         self.unlisted: set[int] = set()
+        self.foreign: set[int] = set()
+        self.told: dict[int, float] = {}
         self.asked: list[tuple[float, str]] = []
-        self.key = "afk_1"
+        self.keys = {"afk_1"}
+        self.refusal = 401
         self.connection_key = "afk_1"
         self.clients: list[AsyncClient] = []
         self.breaks: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
-        self.opening: Callable[[], Awaitable[None]] | None = None
+        self.url_delay = 0.0
+        self.summaries = False
+        self.look_ups: list[float] = []
+        self.looking_up: Callable[[], Awaitable[None]] | None = None
+        self.connecting: Callable[[], None] | None = None
 
-    async def open(self) -> AsyncClient:
-        if self.opening is not None:
-            await self.opening()
-        settings = Settings(api_key=self.connection_key, retries=0)
+    async def look_up(self) -> Settings:
+        self.look_ups.append(asyncio.get_running_loop().time())
+        if self.looking_up is not None:
+            await self.looking_up()
+        return Settings(api_key=self.connection_key, retries=0)
+
+    def connect(self, settings: Settings) -> AsyncClient:
+        if self.connecting is not None:
+            self.connecting()
         self.clients.append(AsyncClient(settings, transport=httpx.MockTransport(self.answer)))
         return self.clients[-1]
 
@@ -54,21 +78,58 @@ class Api:
     async def answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append((asyncio.get_running_loop().time(), request.url.path))
         await asyncio.sleep(0.001)
-        if request.headers["x-api-key"] != self.key:
-            return httpx.Response(401, json={"error": "Invalid or missing API key"})
+        if request.headers["x-api-key"] not in self.keys:
+            return refusal(self.refusal)
         if broken := self.breaks(request):
             return broken
         if request.url.path.endswith("/jobs"):
             cursor, page = int(request.url.params.get("cursor", self.jobs)), []
             while cursor and len(page) < int(request.url.params["limit"]):
                 if cursor not in self.unlisted:
-                    page.append(self.job(cursor))
+                    job = self.job(cursor)
+                    page.append({name: job[name] for name in ("id", "status")} if self.summaries else job)
                 cursor -= 1
             return httpx.Response(
                 200, json={"jobs": page, "nextCursor": str(cursor) if cursor else None, "hasMore": cursor > 0}
             )
-        return httpx.Response(200, json=self.job(UUID(request.url.path.rpartition("/")[2]).int))
+        n = UUID(request.url.path.rpartition("/")[2]).int
+        known = 0 < n <= self.jobs and n not in self.foreign
+        return httpx.Response(200, json=self.job(n)) if known else refusal(404)
 
     def job(self, n: int) -> dict:
-        ended = asyncio.get_running_loop().time() >= self.ends.get(n, float("inf"))
-        return {"id": job_id(n), "status": "COMPLETED" if ended else "PROCESSING"}
+        self.told[n] = asyncio.get_running_loop().time()
+        seconds = self.told[n] - self.ends.get(n, float("inf"))
+        result = {"videoUrl": f"https://cdn.example/{n}.mp4"} if seconds >= self.url_delay else None
+        return {"id": job_id(n), "status": "COMPLETED" if seconds >= 0 else "PROCESSING", "result": result}
+
+
+def account(numbers: range, end: float) -> Api:
+    """Return an account that holds jobs of these numbers, which end then, and no other."""
+    api = Api(jobs=numbers[-1])
+    api.ends = dict.fromkeys(numbers, end)
+    api.foreign = api.unlisted = set(range(1, numbers[0]))
+    return api
+
+
+class Accounts:
+    """Accounts by their keys, and a connection that leads to one of them: first to the first."""
+
+    def __init__(self, **accounts: Api) -> None:
+        self.accounts = accounts
+        for key, api in accounts.items():
+            api.keys = {key}
+        self.now = next(iter(accounts))
+        self.namespace = ""
+        self.looking_up: Callable[[], Awaitable[None]] | None = None
+
+    async def look_up(self) -> Settings:
+        if self.looking_up is not None:
+            await self.looking_up()
+        return Settings(api_key=self.now, retries=0, namespace=self.namespace)
+
+    def connect(self, settings: Settings) -> AsyncClient:
+        return self.accounts[settings.api_key].connect(settings)
+
+    @property
+    def open_clients(self) -> dict[str, int]:
+        return {key: api.open_clients for key, api in self.accounts.items()}

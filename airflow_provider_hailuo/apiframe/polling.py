@@ -66,13 +66,29 @@ class GaveUp:
     error: ApiframeError
 
 
+class _Spell:
+    """How long something has held, all in all, and at how many looks: from each of them to the next look."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.looks = 0
+        self._last: float | None = None
+
+    def look(self, now: float, *, holds: bool) -> None:
+        if self._last is not None:
+            self.seconds += max(0.0, now - self._last)
+        self._last = now if holds else None
+        self.looks += holds
+
+
 class JobPoll:
     """Decides after each look at a job.
 
     Until the deadline it waits on through network errors, timeouts, 429, 5xx, unreadable answers, pages of proxies
     and unknown status strings. A refusal by the API itself (its own 401, 403, 404, ...), credentials that cannot be
-    looked up and settings that will not do end the wait when nothing else was seen for a minute, a job that is
-    COMPLETED without a URL after half a minute: the job is paid for, and one odd answer says nothing.
+    looked up and settings that will not do end the wait when they last for a minute and nothing was seen of the job,
+    a job that is COMPLETED without a URL after half a minute: the job is paid for, and one odd answer says nothing.
+    The time of other failures in between is not counted: an outage of an hour makes no refusal last that long.
 
     :param job_id: the job that is waited for.
     :param deadline: the moment to give up at, in seconds since the epoch.
@@ -89,8 +105,8 @@ class JobPoll:
         self.interval = interval
         self._draw = draw
         self._failures = 0
-        self._refusals: list[float] = []
-        self._without_url_since: float | None = None
+        self._refused = _Spell()
+        self._without_url = _Spell()
         self._told = ("", 0.0)
 
     def on_job(self, job: Job, now: float) -> Wait | Finished | GaveUp:
@@ -103,8 +119,9 @@ class JobPoll:
         recovered = f" (after {self._failures} failed looks)" if self._failures else ""
         level = logging.INFO if recovered else logging.DEBUG
         self._failures = 0
-        self._refusals.clear()
-        if job.is_final and not self._may_get_its_url(job, now):
+        self._refused = _Spell()
+        may_get_its_url = self._may_get_its_url(job, now)
+        if job.is_final and not may_get_its_url:
             return Finished(job)
         seen, stage = excerpt(job.status, 40), 0.0
         if job.is_final:
@@ -127,24 +144,23 @@ class JobPoll:
         :param now: the moment, in seconds since the epoch.
         :return: what to do.
         """
-        if _is_refusal(error):
-            self._refusals.append(now)
-            seconds = now - self._refusals[0]
-            if seconds >= REFUSED_SECONDS and len(self._refusals) >= REFUSALS:
-                lasting = copy(error)  # others may have been told the same
-                lasting.message += f"; so it has been for {seconds:.0f} s"
-                return GaveUp(lasting)
+        self._without_url.look(now, holds=False)
+        refused, is_refusal = self._refused, _is_refusal(error)
+        refused.look(now, holds=is_refusal)
+        if is_refusal and refused.seconds >= REFUSED_SECONDS and refused.looks >= REFUSALS:
+            lasting = copy(error)  # others are told the same, and it may name the job of one of them
+            lasting.message += f"; so it has been for {refused.seconds:.0f} s"
+            lasting.job_id = self.job_id
+            return GaveUp(lasting)
         self._failures += 1
         news = f"Job {self.job_id}: cannot see it, looking on: {error.without_job()}" if self._failures == 1 else None
         seconds = max(self.interval, backoff(self._failures, error, draw=self._draw))
         return self._wait(seconds, now, f"the last look failed: {error.without_job()}", news)
 
     def _may_get_its_url(self, job: Job, now: float) -> bool:
-        if job.status != JobStatus.COMPLETED or job.expired or job.video_url is not None:
-            return False
-        if self._without_url_since is None:
-            self._without_url_since = now
-        return now < min(self._without_url_since + URL_SECONDS, self.deadline)
+        lacks_it = job.status == JobStatus.COMPLETED and not job.expired and job.video_url is None
+        self._without_url.look(now, holds=lacks_it)
+        return lacks_it and self._without_url.seconds < URL_SECONDS and now < self.deadline
 
     def _wait(
         self, seconds: float, now: float, last: str, news: str | None, level: int = logging.INFO

@@ -46,6 +46,13 @@ DECISIONS_AT_ONCE = 20
 
 REPLACEMENT_SECONDS = 1.0
 
+LOOK_UP_SECONDS = 60.0
+"""How long a look-up of a connection may take, so that one that hangs lets nobody miss a deadline."""
+
+FAILED_LOOK_UP_SECONDS = 1.0
+"""How long a look-up that failed serves whoever comes: a secrets backend in trouble is not asked by each of a
+thousand."""
+
 
 class _WatchEndedError(Exception):
     """The watching task ended while somebody was waiting."""
@@ -62,6 +69,14 @@ class _Waiter:
     context: Context = field(default_factory=copy_context)
 
 
+@dataclass(eq=False)
+class _Opening:
+    """The client, once it is there, and whether the API has accepted its key since."""
+
+    client: asyncio.Task[AsyncClient]
+    accepted: bool = False
+
+
 class JobWatcher:
     """Waits for any number of jobs of one account, in one event loop. Get it from `shared_watcher`.
 
@@ -69,16 +84,18 @@ class JobWatcher:
     oldest, and one by one at those that no page told of. The interval between two ticks is the smallest that any of
     the waiting asks for.
 
-    Parameters: `open_client` returns the client for all requests; it is awaited when the first is needed, and again
-    when a key that was accepted before is refused, because it may have been replaced.
+    :param open_client: returns the client for all requests; it is awaited when the first is needed, and again when
+        its key is refused, because it may have been replaced. It may return one that it returned before. All are
+        closed with the watcher.
     """
 
     def __init__(self, open_client: Callable[[], Awaitable[AsyncClient]]) -> None:
         self.users = 0
         self._open_client = open_client
-        self._opening: asyncio.Future[AsyncClient] | None = None
-        self._openings: set[asyncio.Future[AsyncClient]] = set()
-        self._accepted: set[asyncio.Future[AsyncClient]] = set()
+        self._opening: _Opening | None = None
+        self._first: _Opening | None = None
+        self._missed = False
+        self._clients: list[AsyncClient] = []
         self._waiters: dict[str, list[_Waiter]] = {}
         self._watching: asyncio.Task[None] | None = None
         self._due = 0.0
@@ -90,22 +107,38 @@ class JobWatcher:
     async def send(self, call: Call[T], *, retries: int | None = None) -> T:
         """Send `call` through the shared client and return its value; as `AsyncClient.send`.
 
-        Raises also what opening the client raises; the next call tries that anew.
+        A refused key is looked up anew, and this call, if the key was accepted before, or the next one is sent with
+        what was found.
+
+        :raises ApiframeError: also what opening the client raises; the next call tries that anew.
         """
+        return await self._send(call, retries, again=True)
+
+    async def _send(self, call: Call[T], retries: int | None, *, again: bool) -> T:
         opening = self._open()
         # The cancellation of one who waits for it disturbs no other.
-        client = await asyncio.shield(opening)
+        client = await asyncio.shield(opening.client)
         try:
             value = await client.send(call, retries=retries)
         except (AuthenticationError, PermissionDeniedError) as error:
             # The key may have been replaced: whoever asks next looks it up.
             if error.from_api and opening is self._opening:
                 self._opening = None
-            if opening not in self._accepted or not error.from_api:
+            if not (again and opening.accepted and error.from_api):
                 raise
-            return await self.send(call, retries=retries)
-        self._accepted.add(opening)
+            return await self._send(call, retries, again=False)
+        except NotFoundError as error:
+            # Does the connection lead to another account now? Then the first key alone can tell of the job.
+            self._missed |= error.from_api and call.job_id is not None and client is not self._clients[0]
+            raise
+        opening.accepted = True
         return value
+
+    def take_first_client(self) -> None:
+        """Go back to the client that was opened first: the connection leads to its account, or the jobs are there."""
+        self._missed = False
+        if self._first is not None and (self._opening is None or self._opening.client.done()):
+            self._opening = self._first
 
     async def wait(self, poll: JobPoll, log: Log) -> Finished | GaveUp:
         """Return how the job of `poll` ended, as `poll` decides; `log` gets what is worth a line.
@@ -124,24 +157,32 @@ class JobWatcher:
                 self._leave(waiter)
 
     async def close(self) -> None:
-        """Stop watching and close the client."""
+        """Stop watching and close the clients."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        for opening in self._openings:
-            opening.cancel()
-        for client in set(await asyncio.gather(*self._openings, return_exceptions=True)):
-            if isinstance(client, AsyncClient):
+        if self._opening is not None:
+            self._opening.client.cancel()
+            await asyncio.wait([self._opening.client])
+        for client in self._clients:
+            # Whatever a connection dies of that nobody needs any more, it spoils no video.
+            with suppress(Exception):
                 await client.close()
 
-    def _open(self) -> asyncio.Future[AsyncClient]:
+    def _open(self) -> _Opening:
         opening = self._opening
-        if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
-            if opening is not None:
-                self._openings.discard(opening)
-            self._opening = opening = asyncio.ensure_future(self._open_client())
-            self._openings.add(opening)
+        if opening is None or _has_failed(opening.client):
+            # None is replaced before it is done, so that this one alone may be under way.
+            self._opening = opening = _Opening(asyncio.ensure_future(self._open_one()))
+            if self._first is None or _has_failed(self._first.client):
+                self._first = opening
         return opening
+
+    async def _open_one(self) -> AsyncClient:
+        client = await self._open_client()
+        if client not in self._clients:
+            self._clients.append(client)
+        return client
 
     def _join(self, waiter: _Waiter) -> None:
         self._waiters.setdefault(waiter.poll.job_id, []).append(waiter)
@@ -192,20 +233,24 @@ class JobWatcher:
     async def _tick(self) -> None:
         """Look once at each job that is waited for."""
         waited = set(self._waiters)
-        left = set(waited)
+        left, summaries = set(waited), set[str]()
+        if self._missed:
+            self.take_first_client()
         try:
-            await self._walk(left)
+            await self._walk(left, summaries)
         except ApiframeError as error:
             self._first_page = None
             # Whatever else makes the API refuse the list, it may still tell of each job.
             if not _is_about_the_list(error):
-                await self._decide_each(dict.fromkeys(left, error))
-                left.clear()
-        await self._ask_each(left)
+                await self._decide_each(dict.fromkeys(left | summaries, error))
+                left, summaries = set(), set()
         self._seen = waited
+        await self._ask_each(left | summaries)
 
-    async def _walk(self, left: set[str]) -> None:
+    async def _walk(self, left: set[str], summaries: set[str]) -> None:
         """Look at the pages of the account, newest first, and take the jobs that they tell of out of `left`.
+
+        Those of which they do not tell enough go into `summaries`.
 
         It begins at the page where the newest job was met at the tick before, unless one is new. It ends when few are
         left, or when it meets none and the pages that told of none, as on an account where others are busy, are many
@@ -216,11 +261,12 @@ class JobWatcher:
         met, fruitless = False, 0
         while len(left) > FEW:
             page = await self._ask(calls.list_jobs(cursor=cursor))
-            found = {job.id: job for job in page.jobs if job.id in left and not _is_summary(job)}
+            found = {job.id: job for job in page.jobs if job.id in left}
             if found and not met:
                 self._first_page, met = cursor, True
             left.difference_update(found)
-            await self._decide_each(found)
+            summaries.update(job.id for job in found.values() if _is_summary(job))
+            await self._decide_each({job.id: job for job in found.values() if not _is_summary(job)})
             fruitless += not found
             cursor = page.next_cursor
             if cursor is None or (not found and len(left) <= FEW * (1 + fruitless)):
@@ -278,6 +324,10 @@ class JobWatcher:
                 waiter.context.run(waiter.log, on.level, on.news)
 
 
+def _has_failed(task: asyncio.Task[T]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
 def _is_summary(job: Job) -> bool:
     """Tell whether a list leaves out what is needed of `job`: it is asked for by itself then."""
     return job.status == JobStatus.COMPLETED and job.video_url is None and not job.expired
@@ -294,11 +344,19 @@ def _is_about_the_list(error: ApiframeError) -> bool:
     return not (error.transient or isinstance(error, whole))
 
 
+@dataclass(eq=False)
+class _LookUp:
+    """A look-up and how many wait for it."""
+
+    task: asyncio.Task[Settings]
+    users: int = 0
+
+
 @dataclass
 class _Loop:
-    """What the waiting of one event loop share: the look-ups under way, and one watcher for each account."""
+    """What the waiting of one event loop share: the look-ups, and one watcher for each account."""
 
-    looking_up: dict[str, asyncio.Future[Settings]] = field(default_factory=dict)
+    look_ups: dict[str, _LookUp] = field(default_factory=dict)
     watchers: dict[tuple[str, Settings], JobWatcher] = field(default_factory=dict)
 
 
@@ -321,25 +379,27 @@ async def shared_watcher(
     :param look_up: looks up what it holds now; one look-up serves all who come meanwhile.
     :param connect: makes the client (default: of httpx).
     :return: what the connection holds, and the watcher.
-    :raises ApiframeError: what `look_up` or making the client raises.
+    :raises ApiframeError: what `look_up` raises.
     """
     shared = _loops.setdefault(asyncio.get_running_loop(), _Loop())
     settings = await _look_up(shared, name, look_up)
     watcher = shared.watchers.get((name, settings))
     if watcher is None:
-        clients: list[AsyncClient] = []
+        clients: dict[Settings, AsyncClient] = {}
 
         async def open_client() -> AsyncClient:
-            now = settings
-            if clients:
-                # The key was refused. While no other is to be had, the old one may be accepted again.
-                with suppress(CredentialsUnavailableError):
-                    now = await look_up()
-            if not clients or clients[-1].settings != now:
-                clients.append(connect(now))
-            return clients[-1]
+            if not clients:
+                clients[settings] = connect(settings)
+                return clients[settings]
+            # The key was refused. While no other is to be had, the one before may be accepted again.
+            with suppress(Exception):
+                now = await _look_up(shared, name, look_up)
+                # The last is the one in use.
+                clients[now] = clients.pop(now) if now in clients else connect(now)
+            return clients[next(reversed(clients))]
 
         shared.watchers[name, settings] = watcher = JobWatcher(open_client)
+    watcher.take_first_client()
     watcher.users += 1
     try:
         yield settings, watcher
@@ -351,12 +411,45 @@ async def shared_watcher(
 
 
 async def _look_up(shared: _Loop, name: str, look_up: Callable[[], Awaitable[Settings]]) -> Settings:
-    looking_up = shared.looking_up.get(name)
-    if looking_up is None:
-        shared.looking_up[name] = looking_up = asyncio.ensure_future(look_up())
-        looking_up.add_done_callback(lambda _: shared.looking_up.pop(name))
-    # The cancellation of one who waits for it disturbs no other.
-    return await asyncio.shield(looking_up)
+    """Look up a connection; one look-up serves all who come meanwhile, and a moment longer when it fails."""
+    shares = shared.look_ups.get(name)
+    if shares is None:
+        shared.look_ups[name] = shares = _LookUp(asyncio.ensure_future(_look_up_in_time(name, look_up)))
+        shares.task.add_done_callback(lambda task: _forget_later(shared, name, task))
+    shares.users += 1
+    try:
+        # The cancellation of one who waits for it disturbs no other.
+        return await asyncio.shield(shares.task)
+    finally:
+        shares.users -= 1
+        if shares.users == 0 and not shares.task.done():
+            _forget(shared, name, shares.task)
+            shares.task.cancel()
+            await asyncio.wait([shares.task])
+
+
+async def _look_up_in_time(name: str, look_up: Callable[[], Awaitable[Settings]]) -> Settings:
+    try:
+        return await asyncio.wait_for(look_up(), LOOK_UP_SECONDS)
+    except ApiframeError:
+        raise
+    except asyncio.TimeoutError:
+        reason = f"it takes longer than {LOOK_UP_SECONDS:g} s"
+    except Exception as error:  # noqa: BLE001 - whatever a secrets backend raises, and its text may cite the key
+        reason = type(error).__name__
+    raise CredentialsUnavailableError(f"The connection {name!r} could not be looked up: {reason}")
+
+
+def _forget(shared: _Loop, name: str, task: asyncio.Task[Settings]) -> None:
+    if name in shared.look_ups and shared.look_ups[name].task is task:
+        del shared.look_ups[name]
+
+
+def _forget_later(shared: _Loop, name: str, task: asyncio.Task[Settings]) -> None:
+    if _has_failed(task):
+        asyncio.get_running_loop().call_later(FAILED_LOOK_UP_SECONDS, _forget, shared, name, task)
+    else:
+        _forget(shared, name, task)
 
 
 async def wait_for_job(

@@ -19,9 +19,17 @@ from airflow_provider_hailuo.apiframe.backoff import RETRY_AFTER_CAP_SECONDS, ba
 from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.idempotency import derive_key
 from airflow_provider_hailuo.apiframe.models import Account, Job, JobPage, Submission, Upload, VideoRequest
-from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, Wait, video_url
-from airflow_provider_hailuo.apiframe.watcher import shared_watcher
-from tests.fake_api import Api, job_id
+from airflow_provider_hailuo.apiframe.polling import (
+    REFUSALS,
+    REFUSED_SECONDS,
+    URL_SECONDS,
+    Finished,
+    GaveUp,
+    JobPoll,
+    video_url,
+)
+from airflow_provider_hailuo.apiframe.watcher import wait_for_job
+from tests.fake_api import Accounts, account, job_id, page_of_a_proxy, refusal
 from tests.virtual_time import now, patch_clock, run
 
 # How fast the machine is decides nothing here.
@@ -123,37 +131,58 @@ def test_the_client_ends_after_its_retries_whatever_comes(answers: list[tuple[in
     assert all(0 < wait <= RETRY_AFTER_CAP_SECONDS + 30 for wait in waits)
 
 
+refusals = [
+    errors.NotFoundError("x", from_api=True),
+    errors.AuthenticationError("x", from_api=True),
+    errors.CredentialsUnavailableError("x"),
+    errors.InvalidInputError("x"),
+]
+passing = [
+    errors.NetworkError("x"),
+    errors.RateLimitError("x", from_api=True),
+    errors.RateLimitError("x", retry_after=1e9),
+    errors.ServerError("x"),
+    errors.UnreadableAnswerError("x"),
+    errors.NotFoundError("<html>"),
+    errors.UnexpectedStatusError("<html>"),
+]
 outcomes = st.sampled_from(["QUEUED", "PROCESSING", "PAUSED", "COMPLETED", "FAILED"]) | st.sampled_from(
-    [
-        errors.NetworkError,
-        errors.RateLimitError,
-        errors.ServerError,
-        errors.UnreadableAnswerError,
-        errors.NotFoundError,
-    ]
+    [*refusals, *passing]
 )
 
 
 @settings(max_examples=300)
 @given(
-    looks=st.lists(st.tuples(outcomes, st.floats(0, 1e6), st.none() | st.floats(0, 1e9)), min_size=1, max_size=30),
+    looks=st.lists(st.tuples(outcomes, st.floats(0, 1e6)), min_size=1, max_size=30),
     seconds=st.floats(-10, 1e5),
     interval=st.floats(1e-6, 1e4),
     draw=st.floats(0, 1),
 )
 def test_a_wait_is_positive_never_past_the_deadline_and_ends(looks, seconds: float, interval: float, draw: float):
     start = 1_790_000_000.0
+    last_good, last_with_url, refused = start, start, 0
     poll = JobPoll(JOB_ID, start + seconds, interval, draw=lambda: draw)
     now = start
     for n in range(100_000):
-        what, latency, retry_after = looks[n % len(looks)]
+        what, latency = looks[n % len(looks)]
         now += min(latency, 5.0)
         if isinstance(what, str):
             decision = poll.on_job(Job(id=JOB_ID, status=what), now)
+            last_good, refused = now, 0
+            last_with_url = last_with_url if what == "COMPLETED" else now
         else:
-            decision = poll.on_error(what("x", retry_after=retry_after), now)
-        if not isinstance(decision, Wait):
-            assert isinstance(decision, Finished | GaveUp)
+            decision = poll.on_error(what, now)
+            refused += what in refusals
+        if isinstance(decision, Finished):
+            assert what == "FAILED" or now - last_with_url >= URL_SECONDS or now >= start + seconds
+            return
+        if isinstance(decision, GaveUp):
+            timed_out = isinstance(decision.error, errors.JobTimeoutError)
+            # The sums of many pauses are not exact.
+            lasted = now - last_good >= REFUSED_SECONDS - 1e-3 and refused >= REFUSALS and what in refusals
+            assert now >= start + seconds if timed_out else lasted
+            assert decision.error.job_id == JOB_ID
+            assert {error.message for error in refusals} == {"x"}
             return
         assert 0 < decision.seconds <= start + seconds - now
         assert decision.seconds >= min(0.05, start + seconds - now)
@@ -268,27 +297,77 @@ waiters = st.lists(
     min_size=1,
     max_size=30,
 )
-outages = st.lists(
-    st.tuples(moments, st.floats(0.1, 60), st.sampled_from([429, 500, 503, 200]), st.booleans()), max_size=4
+answers = st.tuples(st.just(page_of_a_proxy), st.sampled_from([200, 302, 403, 404, 429, 500, 503])) | st.tuples(
+    st.just(refusal), st.sampled_from([400, 401, 403, 404, 503])
+)
+outages = st.lists(st.tuples(moments, st.floats(0.1, 90), answers, st.booleans()), max_size=4)
+look_up_failures = st.lists(
+    st.tuples(moments, st.floats(0.1, 90), st.sampled_from([*refusals[2:], RuntimeError("x"), 2.0])), max_size=2
+)
+worlds = st.fixed_dictionaries(
+    {
+        "outages": outages,
+        "look_up_failures": look_up_failures,
+        "changes": st.lists(moments, max_size=3),
+        "revoked": st.none() | moments,
+        "unlisted": st.sets(st.integers(1, 300)),
+        "ends": st.lists(st.floats(0, 200), max_size=300),
+    }
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(waiters=waiters, outages=outages, unlisted=st.sets(st.integers(1, 300)), ends=st.lists(st.floats(0, 200)))
-def test_whoever_comes_and_goes_and_whatever_breaks_each_wait_ends_and_nothing_is_left(
-    monkeypatch: pytest.MonkeyPatch, waiters: list[dict], outages: list, unlisted: set[int], ends: list[float]
-):
-    async def wait(*, n: int, joins: float, leaves: float | None, interval: float, deadline: float) -> None:
+def second() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class World:
+    """Two accounts of 300 jobs each, a connection that changes between them, and what breaks when."""
+
+    def __init__(self, *, outages, look_up_failures, changes, revoked, unlisted, ends) -> None:
+        self.outages, self.look_up_failures = outages, look_up_failures
+        self.changes, self.revoked = changes, revoked
+        self.first = {"afk_a": 0, "afk_b": 300}
+        both = {key: account(range(n + 1, n + 301), float("inf")) for key, n in self.first.items()}
+        self.accounts = Accounts(**both)
+        self.accounts.looking_up = self.looking_up
+        for key, api in both.items():
+            api.unlisted = api.unlisted | {n + self.first[key] for n in unlisted}
+            api.ends = {n + self.first[key]: end for n, end in enumerate(ends, 1)}
+            api.breaks = self.breaks
+
+    def breaks(self, request: httpx.Request) -> httpx.Response | None:
+        for begins, seconds, (answer, status), only_pages in self.outages:
+            if begins <= second() < begins + seconds and (request.url.path.endswith("/jobs") or not only_pages):
+                return answer(status)
+        return None
+
+    async def looking_up(self) -> None:
+        for begins, seconds, failure in self.look_up_failures:
+            if begins <= second() < begins + seconds:
+                if isinstance(failure, Exception):
+                    raise failure
+                await asyncio.sleep(failure)
+
+    async def change(self, moment: float) -> None:
+        await asyncio.sleep(moment)
+        self.accounts.now = "afk_b" if self.accounts.now == "afk_a" else "afk_a"
+
+    async def revoke(self) -> None:
+        if self.revoked is not None:
+            await asyncio.sleep(self.revoked)
+            self.accounts.accounts["afk_a"].keys = set()
+
+    async def wait(self, *, n: int, joins: float, leaves: float | None, interval: float, deadline: float) -> None:
         await asyncio.sleep(joins)
+        # It was submitted to the account to which the connection leads just now.
+        key = self.accounts.now
+        api, n = self.accounts.accounts[key], n + self.first[key]
         started = now()
-
-        async def stay() -> Finished | GaveUp:
-            async with shared_watcher("a", api.open) as shared:
-                poll = JobPoll(job_id(n), started + deadline, interval)
-                return await shared.wait(poll, lambda *_: None)
-
-        waiting = asyncio.create_task(stay())
-        await asyncio.wait([waiting], timeout=None if leaves is None else leaves)
+        poll = JobPoll(job_id(n), started + deadline, interval)
+        waiting = asyncio.create_task(
+            wait_for_job(poll, lambda *_: None, "a", self.accounts.look_up, self.accounts.connect)
+        )
+        await asyncio.wait([waiting], timeout=leaves)
         if not waiting.done():
             waiting.cancel()
             await asyncio.wait([waiting])
@@ -297,34 +376,38 @@ def test_whoever_comes_and_goes_and_whatever_breaks_each_wait_ends_and_nothing_i
         if isinstance(end, Finished):
             assert end.job.id == job_id(n)
             # Nobody hears of the end before it came.
-            assert now() >= 1_000_000 + api.ends[n]
-        else:
-            assert isinstance(end.error, errors.JobTimeoutError)
+            assert second() >= api.ends[n]
+        elif isinstance(end.error, errors.JobTimeoutError):
             assert end.error.job_id == job_id(n)
             assert waited >= deadline
-        # At the latest at the first look after the deadline, which may have to wait for an interval; and the pause
-        # before it, of up to 30 s in an outage, may be 5 % longer than was asked for.
-        assert waited <= deadline + interval + 2.5
+        else:
+            # It was refused for a minute, and nothing was seen of the job meanwhile.
+            assert end.error.job_id == job_id(n)
+            assert "so it has been for" in end.error.message
+            assert waited >= REFUSED_SECONDS
+            assert second() - api.told.get(n, 0) >= REFUSED_SECONDS or api.told[n] < joins
+        # At the latest at the first look after the deadline, which may have to wait for an interval, and for two slow
+        # look-ups; and the pause before it, of up to 30 s in an outage, may be 5 % longer than was asked for.
+        assert waited <= deadline + interval + 2.5 + 2 * 2.0
 
-    def breaks(request: httpx.Request) -> httpx.Response | None:
-        second = asyncio.get_running_loop().time()
-        for begins, seconds, status, only_pages in outages:
-            if begins <= second < begins + seconds and (request.url.path.endswith("/jobs") or not only_pages):
-                return httpx.Response(status, text="<html>")
-        return None
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(waiters=waiters, faults=worlds)
+def test_whoever_comes_and_goes_and_whatever_breaks_each_wait_ends_and_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch, waiters: list[dict], faults: dict
+):
+    async def scenario() -> None:
+        waits = (world.wait(**waiter) for waiter in waiters)
+        await asyncio.gather(*waits, *map(world.change, world.changes), world.revoke())
 
     patch_clock(monkeypatch, watcher)
-    api = Api(jobs=300)
-    api.unlisted = unlisted
-    api.ends = dict(enumerate(ends, 1))
-    api.breaks = breaks
-
-    async def scenario() -> None:
-        await asyncio.gather(*(wait(**waiter) for waiter in waiters))
-
+    world = World(**faults)
     run(scenario())
 
-    assert api.open_clients == 0
-    # Bounded by what is waited for: never more than a third above one by one, at two ticks per interval.
+    assert world.accounts.open_clients == {"afk_a": 0, "afk_b": 0}
+    # Bounded by what is waited for: never more than a third above one by one, at two ticks per interval, and what is
+    # refused is sent once more.
     ticks = 2 * (420 / min(waiter["interval"] for waiter in waiters) + 2) + len(waiters)
-    assert len(api.asked) <= ticks * (len(waiters) * 4 / 3 + 2)
+    asked = sum(len(api.asked) for api in world.accounts.accounts.values())
+    assert asked <= 2 * ticks * (len(waiters) * 4 / 3 + 4)
+    assert all(len(api.clients) <= 2 * (len(waiters) + 1) for api in world.accounts.accounts.values())

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from itertools import groupby
 
@@ -11,9 +12,18 @@ import httpx
 import pytest
 
 from airflow_provider_hailuo.apiframe import calls, errors, watcher
-from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll
-from airflow_provider_hailuo.apiframe.watcher import CONCURRENT_LOOKS, DECISIONS_AT_ONCE, FEW, shared_watcher
-from tests.fake_api import Api, job_id
+from airflow_provider_hailuo.apiframe.models import VideoRequest
+from airflow_provider_hailuo.apiframe.polling import REFUSALS, REFUSED_SECONDS, URL_SECONDS, Finished, GaveUp, JobPoll
+from airflow_provider_hailuo.apiframe.watcher import (
+    CONCURRENT_LOOKS,
+    DECISIONS_AT_ONCE,
+    FAILED_LOOK_UP_SECONDS,
+    FEW,
+    LOOK_UP_SECONDS,
+    shared_watcher,
+    wait_for_job,
+)
+from tests.fake_api import Accounts, Api, account, job_id, page_of_a_proxy, refusal
 from tests.virtual_time import now, patch_clock, run
 
 INTERVAL = 5.0
@@ -33,11 +43,28 @@ def silent(level: int, line: str) -> None:
 
 
 async def wait_for(api: Api, *numbers: int, **options: float) -> list[Finished | GaveUp]:
-    async def one(n: int) -> Finished | GaveUp:
-        async with shared_watcher("a", api.open) as shared:
-            return await shared.wait(poll(n, **options), silent)
+    waits = (wait_for_job(poll(n, **options), silent, "a", api.look_up, api.connect) for n in numbers)
+    return await asyncio.gather(*waits)
 
-    return await asyncio.gather(*map(one, numbers))
+
+def moment() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def loop() -> watcher._Loop:
+    return watcher._loops.get(asyncio.get_running_loop(), watcher._Loop())
+
+
+def all_finished(ended: list[Finished | GaveUp]) -> bool:
+    return all(isinstance(end, Finished) and end.job.video_url for end in ended)
+
+
+def kinds(ended: list[Finished | GaveUp]) -> set[type]:
+    return {type(end.error) if isinstance(end, GaveUp) else Finished for end in ended}
+
+
+def is_list(request: httpx.Request) -> bool:
+    return request.url.path.endswith("/jobs")
 
 
 def ends(*seconds: float) -> dict[int, float]:
@@ -128,12 +155,12 @@ def test_a_job_that_no_page_tells_of_is_asked_for_by_itself():
 
 
 def test_a_list_that_is_refused_or_spoilt_by_one_job_hides_none():
-    for answer in (httpx.Response(403, json={"error": "no"}), httpx.Response(400, json={"error": "cursor"})):
+    for answer, status in ((refusal, 403), (refusal, 400), (refusal, 404), (page_of_a_proxy, 404)):
         api = Api(jobs=50)
         api.ends = dict.fromkeys(range(1, 51), 12.0)
-        api.breaks = lambda request, answer=answer: answer if request.url.path.endswith("/jobs") else None
+        api.breaks = lambda request, made=(answer, status): made[0](made[1]) if is_list(request) else None
 
-        assert all(isinstance(end, Finished) for end in run(wait_for(api, *range(1, 51))))
+        assert all_finished(run(wait_for(api, *range(1, 51))))
 
     api = Api(jobs=50)
     api.ends = dict.fromkeys(range(1, 51), 12.0)
@@ -229,84 +256,500 @@ def test_the_api_may_ask_for_a_longer_pause_and_nobody_new_breaks_it():
     assert api.asked[1][0] - api.asked[0][0] >= 57
 
 
-def test_errors_of_the_account_end_all_waits_and_errors_of_a_job_only_its_own():
-    api = Api(jobs=20)
-    api.connection_key = "afk_wrong"
-    gave_up = run(wait_for(api, *range(1, 21)))
-    assert {type(end.error) for end in gave_up} == {errors.AuthenticationError}
-    assert len(api.asked) == 1
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_of_the_account_ends_all_waits_when_it_lasts_and_costs_few_requests(status: int):
+    api = Api(jobs=1000)
+    api.breaks = lambda _: refusal(status)
 
-    api = Api(jobs=3)
-    api.ends = ends(7, 7, 7)
-    api.breaks = lambda request: httpx.Response(404) if request.url.path.endswith(job_id(2)) else None
-    first, second, third = run(wait_for(api, 1, 2, 3))
-    assert isinstance(second.error, errors.NotFoundError)
-    assert first.job.id == job_id(1)
-    assert third.job.id == job_id(3)
+    gave_up = run(wait_for(api, *range(1, 1001)))
+
+    assert kinds(gave_up) == {errors.AuthenticationError if status == 401 else errors.PermissionDeniedError}
+    assert {end.error.job_id for end in gave_up} == {job_id(n) for n in range(1, 1001)}
+    assert api.asked[-1][0] >= REFUSED_SECONDS
+    # Who refuses the list may tell of single jobs all the same.
+    of_a_look = 1 if status == 401 else 2 * CONCURRENT_LOOKS
+    looks = REFUSED_SECONDS / INTERVAL + 2
+    assert REFUSALS <= len(api.asked) <= looks * of_a_look
+    assert (len(api.clients), api.open_clients) == (1, 0)
 
 
-def test_when_every_single_look_fails_it_does_not_try_them_all():
+@pytest.mark.parametrize("status", [400, 404, 410])
+def test_a_refusal_of_one_job_ends_its_own_wait_alone(status: int):
+    api = Api(jobs=30)
+    api.unlisted = set(range(1, 31))
+    api.ends = dict.fromkeys(range(1, 31), 200.0)
+    api.breaks = lambda request: refusal(status) if request.url.path.endswith(job_id(2)) else None
+
+    ended = run(wait_for(api, *range(1, 31)))
+
+    assert isinstance(ended[1], GaveUp)
+    assert (ended[1].error.status, ended[1].error.job_id) == (status, job_id(2))
+    assert all_finished([*ended[:1], *ended[2:]])
+
+
+def test_one_odd_answer_of_the_api_ends_no_wait():
+    for status in (400, 401, 402, 403, 404, 409, 418):
+        api = Api(jobs=10)
+        api.ends = dict.fromkeys(range(1, 11), 60.0)
+        api.breaks = lambda _, status=status: refusal(status) if 10 < moment() < 40 else None
+
+        assert all_finished(run(wait_for(api, *range(1, 11)))), status
+
+
+def test_pages_of_proxies_are_outwaited_for_as_long_as_the_deadline_allows():
+    for status in (302, 401, 403, 404, 418):
+        api = Api(jobs=10)
+        api.ends = dict.fromkeys(range(1, 11), 60.0)
+        api.breaks = lambda _, status=status: page_of_a_proxy(status) if moment() < 1500 else None
+
+        assert all_finished(run(wait_for(api, *range(1, 11)))), status
+        assert (len(api.look_ups), len(api.clients)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [httpx.Response(502), page_of_a_proxy(404), page_of_a_proxy(403), refusal(403), refusal(402)],
+    ids=["502", "404-page", "403-page", "403", "402"],
+)
+def test_when_every_single_look_fails_it_does_not_try_them_all(answer: httpx.Response):
     api = Api(jobs=1000)
     api.unlisted = set(range(1, 1001))
-    api.breaks = lambda request: httpx.Response(502) if not request.url.path.endswith("/jobs") else None
+    api.breaks = lambda _: httpx.Response(answer.status_code, content=answer.content) if api.singles else None
 
     run(wait_for(api, *range(1, 1001), seconds=0))
 
-    assert len(api.singles) <= 2 * CONCURRENT_LOOKS
+    # A key that is refused may have been replaced: as many as are under way then are sent again.
+    again = CONCURRENT_LOOKS if answer.content == refusal(403).content and answer.status_code == 403 else 0
+    assert CONCURRENT_LOOKS <= len(api.singles) <= 2 * CONCURRENT_LOOKS + again
+
+
+def test_when_a_page_says_404_to_everything_it_does_not_ask_for_each_job_at_each_look():
+    api = Api(jobs=1000)
+    api.breaks = lambda _: page_of_a_proxy(404) if moment() < 300 else None
+    api.ends = dict.fromkeys(range(1, 1001), 60.0)
+
+    assert all_finished(run(wait_for(api, *range(1, 1001))))
+    looks = api.pages
+    assert len(api.singles) <= looks * 2 * CONCURRENT_LOOKS
+
+
+def test_what_the_api_says_of_many_jobs_says_nothing_of_others():
+    api = Api(jobs=100)
+    api.unlisted = set(range(1, 101))
+    gone = {job_id(n) for n in range(1, 101) if n % 10}
+    api.ends = dict.fromkeys(range(1, 101), 12.0)
+    api.breaks = lambda request: refusal(404) if request.url.path.rpartition("/")[2] in gone else None
+
+    ended = run(wait_for(api, *range(1, 101)))
+
+    assert all_finished(ended[9::10])
+    assert {end.error.job_id for end in ended if isinstance(end, GaveUp)} == gone
+    # Nobody had to wait for a look that others let fail.
+    assert max(Counter(api.singles)[job_id(n)] for n in range(10, 101, 10)) <= 4
+
+
+# A URL that is not there yet
+
+
+@pytest.mark.parametrize("jobs", [1, 2 * FEW, 250])
+def test_a_list_of_summaries_tells_of_jobs_that_render_and_each_is_asked_once_for_its_url(jobs: int):
+    api = Api(jobs)
+    api.summaries = True
+    api.ends = ends(*(60 + n * INTERVAL / jobs for n in range(jobs)))
+
+    assert all_finished(run(wait_for(api, *range(1, jobs + 1))))
+    if jobs > FEW:
+        assert max(Counter(api.singles).values()) <= 2 + FEW
+        assert len(api.singles) <= jobs + 2 * FEW
+
+
+def test_summaries_do_not_make_it_walk_to_older_pages():
+    api = Api(jobs=50_000)
+    ours = range(49_001, 50_001)
+    api.summaries = True
+    api.ends = dict.fromkeys(ours, 12.0)
+
+    assert all_finished(run(wait_for(api, *ours)))
+    assert api.pages <= 5 * 10
+    assert len(api.singles) == 1000
+
+
+def test_a_url_that_comes_late_is_waited_for_and_one_that_never_comes_is_not_for_long():
+    async def scenario(api: Api) -> tuple[list, float]:
+        return await wait_for(api, *range(1, 21)), moment()
+
+    for summaries in (False, True):
+        api = Api(jobs=20)
+        api.summaries = summaries
+        api.ends, api.url_delay = dict.fromkeys(range(1, 21), 11.0), 15.0
+        ended, _ = run(scenario(api))
+        assert all_finished(ended)
+
+        api = Api(jobs=20)
+        api.summaries = summaries
+        api.ends, api.url_delay = dict.fromkeys(range(1, 21), 11.0), 1e6
+        ended, seconds = run(scenario(api))
+        assert kinds(ended) == {Finished}
+        assert not any(end.job.video_url for end in ended)
+        assert 11 + URL_SECONDS <= seconds <= 11 + URL_SECONDS + 3 * INTERVAL
+
+
+# Keys, look-ups, accounts
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("no Airflow"), errors.NetworkError("refused")])
-def test_a_client_that_cannot_be_opened_now_is_opened_later(failure: Exception):
-    async def fail() -> None:
-        if asyncio.get_running_loop().time() < 20:
+def test_a_client_that_cannot_be_made_now_is_made_later(failure: Exception):
+    def fail() -> None:
+        if moment() < 200:
             raise failure
 
     api = Api(jobs=10)
     api.ends = dict.fromkeys(range(1, 11), 10.0)
-    api.opening = fail
+    api.connecting = fail
 
-    assert all(isinstance(end, Finished) for end in run(wait_for(api, *range(1, 11))))
+    assert all_finished(run(wait_for(api, *range(1, 11))))
     assert len(api.clients) == 1
 
 
-def test_a_connection_that_will_not_do_ends_the_waits():
-    async def fail() -> None:
-        raise errors.InvalidInputError("there is no API key")
+def test_an_environment_that_will_not_do_ends_the_waits_when_it_lasts():
+    def fail() -> None:
+        raise errors.InvalidInputError("NO_PROXY")
+
+    async def scenario(api: Api) -> tuple[list, float]:
+        return await wait_for(api, 1, 2), moment()
 
     api = Api(jobs=2)
-    api.opening = fail
+    api.connecting = fail
+    ended, seconds = run(scenario(api))
 
-    assert [str(end.error) for end in run(wait_for(api, 1, 2))] == ["there is no API key"] * 2
+    assert kinds(ended) == {errors.InvalidInputError}
+    assert REFUSED_SECONDS <= seconds <= REFUSED_SECONDS + 6 * INTERVAL
 
 
-def test_a_key_that_was_replaced_is_looked_up_anew_and_a_wrong_one_ends_the_wait():
-    async def scenario(api: Api, later: str, jobs: int = 3) -> list[Finished | GaveUp]:
-        waits = asyncio.create_task(wait_for(api, *range(1, jobs + 1)))
+FAILED_LOOK_UPS = [
+    errors.CredentialsUnavailableError("no such connection"),
+    errors.InvalidInputError("there is no API key"),
+    RuntimeError("the text may cite the afk_key"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILED_LOOK_UPS, ids=lambda failure: type(failure).__name__)
+def test_a_look_up_that_fails_is_a_look_that_failed(failure: Exception):
+    async def fail() -> None:
+        if moment() < until:
+            raise failure
+
+    async def scenario(api: Api) -> tuple[list, float, list[str]]:
+        told: list[str] = []
+        log = lambda _, line: told.append(line)  # noqa: E731
+        return [await wait_for_job(poll(1), log, "a", api.look_up, api.connect)], moment(), told
+
+    for until in (REFUSED_SECONDS - 15, 1e6):
+        api = Api(jobs=1)
+        api.ends = ends(60)
+        api.looking_up = fail
+        ended, seconds, told = run(scenario(api))
+
+        assert seconds >= 60
+        assert sum("cannot see it" in line for line in told) == 1
+        assert "cannot see it, looking on" in told[0]
+        assert "afk_" not in told[0]
+        if until < REFUSED_SECONDS:
+            assert all_finished(ended)
+            assert (len(api.clients), api.open_clients) == (1, 0)
+        else:
+            expected = failure if isinstance(failure, errors.ApiframeError) else FAILED_LOOK_UPS[0]
+            assert kinds(ended) == {type(expected)}
+            assert ended[0].error.job_id == job_id(1)
+            assert seconds <= REFUSED_SECONDS + 30
+            assert api.clients == []
+
+
+def test_the_deadline_holds_while_look_ups_fail_or_hang():
+    async def fail() -> None:
+        raise errors.CredentialsUnavailableError("no such connection")
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    async def scenario(api: Api) -> tuple[list, float]:
+        return await wait_for(api, 1, seconds=20), moment()
+
+    for looking_up, longest in ((fail, 0.1), (hang, LOOK_UP_SECONDS)):
+        api = Api(jobs=1)
+        api.looking_up = looking_up
+        ended, seconds = run(scenario(api))
+        assert kinds(ended) == {errors.JobTimeoutError}
+        assert "connection" in str(ended[0].error)
+        assert 20 <= seconds <= 20 + longest
+
+
+def test_while_look_ups_fail_a_thousand_do_not_look_up_each():
+    async def fail() -> None:
+        await asyncio.sleep(0.01)
+        raise errors.CredentialsUnavailableError("throttled")
+
+    api = Api(jobs=1000)
+    api.looking_up = fail
+
+    assert kinds(run(wait_for(api, *range(1, 1001)))) == {errors.CredentialsUnavailableError}
+    assert all(b - a >= FAILED_LOOK_UP_SECONDS for a, b in zip(api.look_ups, api.look_ups[1:], strict=False))
+
+
+def test_one_look_up_serves_all_who_come_meanwhile_and_none_who_come_later():
+    async def scenario(api: Api) -> None:
+        waits = [asyncio.create_task(wait_for(api, n)) for n in range(1, 51)]
+        await asyncio.sleep(1)
+        waits += [asyncio.create_task(wait_for(api, n)) for n in range(51, 101)]
+        await asyncio.sleep(2)
+        waits.append(asyncio.create_task(wait_for(api, 1)))
+        await asyncio.gather(*waits)
+
+    api = Api(jobs=100)
+    api.ends = dict.fromkeys(range(1, 101), 20.0)
+    api.looking_up = lambda: asyncio.sleep(2)
+    run(scenario(api))
+
+    assert [round(second) for second in api.look_ups] == [0, 3]
+    assert (len(api.clients), api.open_clients) == (1, 0)
+
+
+def test_connections_are_looked_up_each_for_itself():
+    async def scenario(api: Api) -> None:
+        waits = (wait_for_job(poll(1), silent, name, api.look_up, api.connect) for name in "ab")
+        await asyncio.gather(*waits)
+
+    api = Api(jobs=1)
+    api.ends = ends(0)
+    run(scenario(api))
+
+    assert (len(api.look_ups), len(api.clients), api.open_clients) == (2, 2, 0)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("jobs", [3, 10])
+def test_a_key_that_was_replaced_is_looked_up_anew_and_no_look_is_missed(status: int, jobs: int):
+    async def scenario(api: Api, told: list[str]) -> list[Finished | GaveUp]:
+        log = lambda _, line: told.append(line)  # noqa: E731
+        waits = [
+            asyncio.create_task(wait_for_job(poll(n), log, "a", api.look_up, api.connect)) for n in range(1, jobs + 1)
+        ]
         await asyncio.sleep(12)
-        api.key, api.connection_key = "afk_2", later
-        return await waits
+        api.keys, api.connection_key = {"afk_2"}, "afk_2"
+        return await asyncio.gather(*waits)
 
-    api = Api(jobs=3)
-    api.ends = ends(60, 60, 60)
-    assert all(isinstance(end, Finished) for end in run(scenario(api, "afk_2")))
-    assert (len(api.clients), api.open_clients) == (2, 0)
+    api, told = Api(jobs), list[str]()
+    api.unlisted = set(range(1, 6))
+    api.refusal = status
+    api.ends = dict.fromkeys(range(1, jobs + 1), 60.0)
 
-    # Also when Airflow cannot tell at once, and when many ask at the same time.
-    async def fail_for_a_while() -> None:
-        if 12 < asyncio.get_running_loop().time() < 40:
-            raise RuntimeError("no Airflow")
+    assert all_finished(run(scenario(api, told)))
+    assert (len(api.look_ups), len(api.clients), api.open_clients) == (2, 2, 0)
+    assert not [line for line in told if "cannot see" in line]
+
+
+@pytest.mark.parametrize("failure", FAILED_LOOK_UPS, ids=lambda failure: type(failure).__name__)
+def test_while_a_refused_key_cannot_be_looked_up_the_old_client_goes_on(failure: Exception):
+    async def fail() -> None:
+        if moment() > 12:
+            raise failure
 
     api = Api(jobs=10)
-    api.unlisted = set(range(1, 11))
     api.ends = dict.fromkeys(range(1, 11), 60.0)
-    api.opening = fail_for_a_while
-    assert all(isinstance(end, Finished) for end in run(scenario(api, "afk_2", 10)))
-    assert (len(api.clients), api.open_clients) == (2, 0)
+    api.looking_up = fail
+    api.breaks = lambda _: refusal(401) if 12 < moment() < 40 else None
 
-    api = Api(jobs=3)
-    gave_up = run(scenario(api, "afk_1"))
-    assert {type(end.error) for end in gave_up} == {errors.AuthenticationError}
-    assert api.open_clients == 0
+    assert all_finished(run(wait_for(api, *range(1, 11))))
+    assert (len(api.clients), api.open_clients) == (1, 0)
+    assert len(api.look_ups) > 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_at_each_refusal_the_key_is_looked_up_and_the_same_key_makes_no_other_client(status: int):
+    async def scenario(api: Api) -> list[Finished | GaveUp]:
+        waits = asyncio.create_task(wait_for(api, 1))
+        await asyncio.sleep(40)
+        api.connection_key = "afk_2"
+        return await waits
+
+    api = Api(jobs=1)
+    api.ends = ends(60)
+    api.refusal = status
+    api.breaks = lambda request: (
+        refusal(status) if moment() > 12 and request.headers["x-api-key"] == "afk_1" else None
+    )
+    api.keys.add("afk_2")
+
+    assert all_finished(run(scenario(api)))
+    assert len(api.clients) == 2
+    refused = sum(12 < second < 40 for second, _ in api.asked)
+    assert refused - 2 <= sum(12 < second < 40 for second in api.look_ups) <= refused
+
+
+def test_a_key_that_is_refused_again_and_again_for_days_makes_nothing_grow():
+    def size(shared: watcher.JobWatcher) -> int:
+        parts = [asyncio.all_tasks(), loop().look_ups, *vars(shared).values()]
+        return sum(len(part) for part in parts if isinstance(part, dict | set | list))
+
+    async def scenario(api: Api) -> None:
+        long = {"seconds": 1e9, "interval": 60.0}
+        waits = asyncio.create_task(wait_for(api, *range(1, 11), **long))
+        await asyncio.sleep(1000)
+        (shared,) = loop().watchers.values()
+        before = size(shared)
+        await asyncio.sleep(24 * 3600)
+        assert size(shared) <= before + 5
+        waits.cancel()
+        await asyncio.wait([waits])
+
+    for flip in (False, True):
+        api = Api(jobs=10)
+        api.keys.add("afk_2")
+        refusals = iter(range(10**6))
+        api.breaks = lambda _, n=refusals: refusal(401) if next(n) % 3 else None
+
+        async def another(api: Api = api, flip: bool = flip) -> None:
+            api.connection_key = f"afk_{1 + len(api.look_ups) % 2}" if flip else "afk_1"
+
+        api.looking_up = another
+        run(scenario(api))
+        assert (len(api.look_ups) > 500, len(api.clients), api.open_clients) == (True, 1 + flip, 0)
+
+
+def wait_in(both: Accounts, n: int) -> asyncio.Task[Finished | GaveUp]:
+    return asyncio.create_task(wait_for_job(poll(n), silent, "a", both.look_up, both.connect))
+
+
+def test_who_comes_follows_the_connection_and_who_is_there_stays_with_the_old_key():
+    async def scenario(both: Accounts) -> None:
+        old = [wait_in(both, n) for n in range(1, 11)]
+        await asyncio.sleep(12)
+        both.now = "afk_b"
+        new = [wait_in(both, n) for n in range(11, 21)]
+        async with shared_watcher("a", both.look_up, both.connect) as (settings, shared):
+            assert settings.api_key == "afk_b"
+            await shared.send(calls.generate_video(VideoRequest(prompt="x"), "key"))
+        assert both.open_clients == {"afk_a": 1, "afk_b": 1}
+        assert all_finished(await asyncio.gather(*old))
+        await asyncio.sleep(1)
+        assert both.open_clients == {"afk_a": 0, "afk_b": 1}
+        assert all_finished(await asyncio.gather(*new))
+
+    both = Accounts(afk_a=account(range(1, 11), 60), afk_b=account(range(11, 21), 90))
+    submits(both.accounts["afk_b"])
+    run(scenario(both))
+
+    assert both.open_clients == {"afk_a": 0, "afk_b": 0}
+    assert [len(api.clients) for api in both.accounts.values()] == [1, 1]
+    assert submissions(both.accounts["afk_b"]) == 1
+
+
+def submits(api: Api) -> None:
+    """Let the API take submissions."""
+    otherwise = api.breaks
+    answer = {"jobId": job_id(api.jobs), "status": "QUEUED"}
+    api.breaks = lambda request: httpx.Response(200, json=answer) if request.method == "POST" else otherwise(request)
+
+
+def submissions(api: Api) -> int:
+    return sum(path.endswith("/generate") for _, path in api.asked)
+
+
+def test_whatever_else_changes_in_the_connection_is_followed_too():
+    async def scenario(one: Accounts) -> None:
+        async with shared_watcher("a", one.look_up, one.connect) as (before, first):
+            one.namespace = "b"
+            async with shared_watcher("a", one.look_up, one.connect) as (after, second):
+                assert (before.namespace, after.namespace) == ("", "b")
+                assert first is not second
+            one.namespace = ""
+            async with shared_watcher("a", one.look_up, one.connect) as (_, third):
+                assert third is first
+
+    run(scenario(Accounts(afk_a=Api())))
+
+
+@pytest.mark.parametrize("jobs", [2, 10])
+def test_a_refusal_in_passing_does_not_drive_jobs_to_an_account_that_never_heard_of_them(jobs: int):
+    async def scenario(both: Accounts) -> list[Finished | GaveUp]:
+        old = [wait_in(both, n) for n in range(1, jobs + 1)]
+        await asyncio.sleep(8)
+        both.now = "afk_b"
+        return await asyncio.gather(*old)
+
+    both = Accounts(afk_a=account(range(1, 11), 120), afk_b=account(range(11, 21), 120))
+    both.accounts["afk_a"].breaks = lambda _: refusal(401) if 10 < moment() < 30 else None
+
+    assert all_finished(run(scenario(both)))
+    assert both.open_clients == {"afk_a": 0, "afk_b": 0}
+    # While it was refused, and not for long after.
+    assert all(10 < second < 40 for second, _ in both.accounts["afk_b"].asked)
+
+
+def test_a_key_that_was_revoked_with_its_account_ends_the_waits_when_that_lasts():
+    async def scenario(both: Accounts) -> tuple[list, float]:
+        old = [wait_in(both, n) for n in range(1, 201)]
+        await asyncio.sleep(8)
+        both.now = "afk_b"
+        both.accounts["afk_a"].keys = set()
+        return await asyncio.gather(*old), moment()
+
+    both = Accounts(afk_a=account(range(1, 201), 1000), afk_b=account(range(201, 301), 1000))
+    ended, seconds = run(scenario(both))
+
+    assert kinds(ended) == {errors.NotFoundError}
+    assert {end.error.job_id for end in ended} == {job_id(n) for n in range(1, 201)}
+    assert REFUSED_SECONDS <= seconds <= 8 + REFUSED_SECONDS + 60
+    assert len(both.accounts["afk_a"].asked) <= 2 * REFUSED_SECONDS / INTERVAL
+    assert len(both.accounts["afk_b"].asked) <= (200 * 4 / 3 + 2) * REFUSED_SECONDS / INTERVAL
+
+
+def test_who_comes_when_the_connection_leads_back_submits_to_the_account_it_names():
+    async def scenario(both: Accounts) -> None:
+        old = wait_in(both, 1)
+        await asyncio.sleep(8)
+        both.now = "afk_b"
+        async with shared_watcher("a", both.look_up, both.connect):
+            await asyncio.sleep(3)
+            assert both.accounts["afk_b"].asked
+            both.now = "afk_a"
+            both.accounts["afk_a"].keys = {"afk_a"}
+            async with shared_watcher("a", both.look_up, both.connect) as (settings, shared):
+                assert settings.api_key == "afk_a"
+                await shared.send(calls.generate_video(VideoRequest(prompt="x"), "key"))
+        assert all_finished([await old])
+
+    both = Accounts(afk_a=account(range(1, 11), 60), afk_b=account(range(11, 21), 60))
+    for api in both.accounts.values():
+        submits(api)
+    both.accounts["afk_a"].breaks = lambda request, otherwise=both.accounts["afk_a"].breaks: (
+        refusal(401) if 9 < moment() < 11 else otherwise(request)
+    )
+    run(scenario(both))
+
+    assert [submissions(api) for api in both.accounts.values()] == [1, 0]
+
+
+def test_a_call_that_is_refused_while_others_are_not_is_repeated_once():
+    async def scenario(api: Api) -> None:
+        async with shared_watcher("a", api.look_up, api.connect) as (_, shared):
+            await shared.send(calls.get_job(job_id(1)))
+            others = asyncio.create_task(keep_asking(shared))
+            with pytest.raises(errors.PermissionDeniedError):
+                await shared.send(calls.generate_video(VideoRequest(prompt="x"), "key"))
+            others.cancel()
+            await asyncio.wait([others])
+
+    async def keep_asking(shared: watcher.JobWatcher) -> None:
+        while True:
+            await asyncio.gather(*(shared.send(calls.get_job(job_id(n))) for n in range(1, 21)))
+
+    api = Api(jobs=20)
+    api.breaks = lambda request: refusal(403) if request.method == "POST" else None
+    run(scenario(api))
+
+    assert submissions(api) == 2
+    assert (len(api.clients), api.open_clients) == (1, 0)
 
 
 # Who comes and goes
@@ -337,27 +780,93 @@ def test_the_last_one_out_closes_everything_at_any_moment(moment: float):
         await asyncio.sleep(moment)
         only.cancel()
         await asyncio.wait([only])
+        assert loop() == watcher._Loop()
 
     api = Api(jobs=2)
     run(scenario(api))
     assert api.open_clients == 0
-    assert not any(watcher._watchers.values())
 
 
-def test_leaving_while_it_opens_leaves_nothing_behind():
-    async def never() -> None:
-        await asyncio.Event().wait()
+@pytest.mark.parametrize("others", [False, True])
+def test_leaving_while_it_looks_up_leaves_nothing_behind_and_disturbs_no_other(others: bool):
+    async def scenario(api: Api) -> None:
+        waits = [asyncio.create_task(wait_for(api, 1)) for _ in range(2)]
+        other = asyncio.create_task(wait_for(api, 1)) if others else None
+        await asyncio.sleep(1)
+        for wait in waits:
+            wait.cancel()
+        # Who comes at this very moment has a look-up, too.
+        late = asyncio.create_task(wait_for(api, 1))
+        await asyncio.wait(waits)
+        assert all(wait.cancelled() for wait in waits)
+        assert all_finished(await late)
+        assert other is None or all_finished(await other)
+
+    api = Api(jobs=1)
+    api.ends = ends(0)
+    api.looking_up = lambda: asyncio.sleep(3)
+    run(scenario(api))
+    assert len(api.look_ups) == (1 if others else 2)
+    assert api.open_clients == 0
+
+
+@pytest.mark.parametrize("hangs_from", [0, 3])
+def test_leaving_while_a_look_up_hangs_leaves_nothing_behind(hangs_from: float):
+    async def hang() -> None:
+        if moment() >= hangs_from:
+            await asyncio.Event().wait()
 
     async def scenario(api: Api) -> None:
         only = asyncio.create_task(wait_for(api, 1))
-        await asyncio.sleep(1)
+        await asyncio.sleep(10)
         only.cancel()
         await asyncio.wait([only])
+        assert only.cancelled()
+        assert loop() == watcher._Loop()
 
     api = Api(jobs=1)
-    api.opening = never
+    api.looking_up = hang
+    api.breaks = lambda _: refusal(401) if moment() > hangs_from else None
+    run(scenario(api))
+    assert (len(api.look_ups), api.open_clients) == (2 if hangs_from else 1, 0)
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 4.9])
+def test_leaving_between_two_looks_at_a_failing_look_up_leaves_nothing_behind(seconds: float):
+    async def fail() -> None:
+        raise errors.CredentialsUnavailableError("no such connection")
+
+    async def scenario(api: Api) -> None:
+        only = asyncio.create_task(wait_for(api, 1))
+        await asyncio.sleep(seconds)
+        only.cancel()
+        await asyncio.wait([only])
+        await asyncio.sleep(FAILED_LOOK_UP_SECONDS)
+        assert not loop().look_ups
+
+    api = Api(jobs=1)
+    api.looking_up = fail
     run(scenario(api))
     assert api.clients == []
+
+
+def test_a_client_that_cannot_be_closed_spoils_no_result_and_keeps_no_other_open():
+    async def fail() -> None:
+        raise RuntimeError("the connection is gone")
+
+    api = Api(jobs=1)
+    api.ends = ends(20)
+    api.keys, api.connection_key = {"afk_1"}, "afk_1"
+
+    async def scenario() -> list[Finished | GaveUp]:
+        waits = asyncio.create_task(wait_for(api, 1))
+        await asyncio.sleep(7)
+        api.clients[0].close = fail  # type: ignore[method-assign]
+        api.keys, api.connection_key = {"afk_2"}, "afk_2"
+        return await waits
+
+    assert all_finished(run(scenario()))
+    assert [client._http.is_closed for client in api.clients] == [False, True]
 
 
 def test_two_may_wait_for_the_same_job():
@@ -372,7 +881,10 @@ def test_two_may_wait_for_the_same_job():
 
 def test_connections_and_event_loops_have_watchers_of_their_own():
     async def scenario(name: str) -> tuple:
-        async with shared_watcher("a", Api().open) as first, shared_watcher(name, Api().open) as second:
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            first = (await enter(shared_watcher("a", Api().look_up, Api().connect)))[1]
+            second = (await enter(shared_watcher(name, Api().look_up, Api().connect)))[1]
             assert (first is second) is (name == "a")
             return first, second
 
@@ -396,18 +908,19 @@ def test_a_watching_task_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch):
         told: list[str] = []
 
         async def one(n: int) -> Finished | GaveUp:
-            async with shared_watcher("a", api.open) as shared:
-                return await shared.wait(poll(n), lambda _, line: told.append(line))
+            log = lambda _, line: told.append(line)  # noqa: E731
+            return await wait_for_job(poll(n), log, "a", api.look_up, api.connect)
 
         waits = [asyncio.create_task(one(n)) for n in range(1, 11)]
         await asyncio.sleep(12)
-        kill(watcher._watchers[asyncio.get_running_loop()]["a"])
+        (shared,) = loop().watchers.values()
+        kill(shared)
         return await asyncio.gather(*waits), told
 
     def break_it(shared: watcher.JobWatcher) -> None:
         walk = shared._walk
 
-        async def once(left: set[str]) -> None:
+        async def once(*_: set[str]) -> None:
             shared._walk = walk  # type: ignore[method-assign]
             raise ZeroDivisionError
 
@@ -431,8 +944,8 @@ def test_what_is_worth_telling_is_told_once_to_each_in_its_own_context():
 
     async def one(api: Api, n: int) -> None:
         task.set(f"task {n}")
-        async with shared_watcher("a", api.open) as shared:
-            await shared.wait(poll(n), lambda level, line: told.append((task.get(), level, line)))
+        log = lambda level, line: told.append((task.get(), level, line))  # noqa: E731
+        await wait_for_job(poll(n), log, "a", api.look_up, api.connect)
 
     async def scenario(api: Api) -> None:
         await asyncio.gather(*(one(api, n) for n in range(1, 6)))
@@ -459,11 +972,8 @@ def test_however_many_have_something_to_log_others_get_a_turn_in_between():
             if not busy:
                 busy.append(asyncio.create_task(others()))
 
-        async def one(n: int) -> None:
-            async with shared_watcher("a", api.open) as shared:
-                await shared.wait(poll(n), log)
-
-        await asyncio.gather(*(one(n) for n in range(1, 1001)))
+        waits = (wait_for_job(poll(n), log, "a", api.look_up, api.connect) for n in range(1, 1001))
+        await asyncio.gather(*waits)
 
     api = Api(jobs=1000)
     api.ends = dict.fromkeys(range(1, 1001), 12.0)
@@ -478,7 +988,7 @@ def test_however_many_have_something_to_log_others_get_a_turn_in_between():
 
 def test_other_calls_go_through_the_same_client():
     async def scenario(api: Api) -> None:
-        async with shared_watcher("a", api.open) as shared:
+        async with shared_watcher("a", api.look_up, api.connect) as (_, shared):
             await asyncio.gather(*(shared.send(calls.get_job(job_id(n))) for n in range(1, 51)))
 
     api = Api(jobs=50)
