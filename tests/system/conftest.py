@@ -31,6 +31,7 @@ SCENARIOS = (
     "bad_input",
     "wrong_key",
     "missing_connection",
+    "nested",
 )
 
 
@@ -96,7 +97,7 @@ def runs(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with LocalAirflow(
         home,
         dags,
-        wait_for=(*SCENARIOS, "one_video", "one_late_video"),
+        wait_for=(*SCENARIOS, "one_video", "one_late_video", "plain_0", "plain_2"),
         connections=connections,
         database="postgres",
         config={"AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO", "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"},

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from contextlib import suppress
+from urllib.parse import quote
 from uuid import UUID
 
 import av
@@ -15,7 +16,7 @@ import pytest
 
 from airflow_provider_hailuo.record import LINK
 from airflow_provider_hailuo.sandbox import Sandbox
-from tests.system.conftest import API_KEY, SCENARIOS, WRONG_KEY, Runs
+from tests.system.conftest import API_KEY, PATIENCE_SECONDS, SCENARIOS, WRONG_KEY, Runs
 
 pytestmark = pytest.mark.system
 
@@ -181,9 +182,9 @@ def test_each_video_is_paid_once(runs: Runs, sandbox: Sandbox):
         runs.ended(scenario)
     jobs = jobs_about(sandbox, "")
 
-    # success, upstream_prompt, on_the_worker, 3 mapped, failed once and twice, 2 stalled, 1 slow
-    assert len(jobs) == 12
-    assert sandbox.stats()["creditsCharged"] == sum(job["creditCost"] for job in jobs) == 8 + 5 * 5 + 0 + 3 * 5
+    # success, upstream_prompt, on_the_worker, 3 mapped, 2 nested, failed once and twice, 2 stalled, 1 slow
+    assert len(jobs) == 14
+    assert sandbox.stats()["creditsCharged"] == sum(job["creditCost"] for job in jobs) == 8 + 7 * 5 + 0 + 3 * 5
 
 
 def test_clearing_a_task_asks_for_a_new_video(runs: Runs, sandbox: Sandbox):
@@ -196,6 +197,50 @@ def test_clearing_a_task_asks_for_a_new_video(runs: Runs, sandbox: Sandbox):
     second = runs.xcoms("upstream_prompt")["job_id"]
     assert {job["id"] for job in jobs_about(sandbox, "a prompt from upstream")} == {first, second}
     assert first != second
+
+
+def test_inside_another_task_it_waits_right_there(runs: Runs, sandbox: Sandbox):
+    assert runs.ended("nested") == "success"
+    assert runs.tries("nested", "videos") == [("success", 1)]
+    urls = runs.airflow.xcom("nested", runs.ids["nested"], "videos")
+
+    assert sorted(urls) == sorted(
+        f"{sandbox.base_url}/videos/{job['id']}.mp4" for job in jobs_about(sandbox, "a nested")
+    )
+    assert len(set(urls)) == 2
+
+
+@pytest.mark.parametrize(("prompt", "state"), [("once [[fail: no capacity]]", "failed"), ("once more", "success")])
+def test_a_run_that_is_deleted_and_made_again_starts_afresh(runs: Runs, sandbox: Sandbox, prompt: str, state: str):
+    conf = {"prompt": prompt, "connection": "hailuo_default", "key": ""}
+    for made in 1, 2:
+        run_id = runs.airflow.trigger("one_video", conf, run_id=f"again {prompt}")
+        assert runs.airflow.wait("one_video", run_id, timeout=PATIENCE_SECONDS) == state
+        assert len(jobs_about(sandbox, prompt)) == made
+        runs.airflow.request("DELETE", f"dags/one_video/dagRuns/{quote(run_id)}")
+
+
+@pytest.mark.parametrize("visits", [0, 2])
+@pytest.mark.parametrize("command", [("dags", "test", "plain_{}"), ("tasks", "test", "plain_{}", "video")])
+def test_what_tries_a_dag_makes_a_video(runs: Runs, sandbox: Sandbox, command: tuple[str, ...], visits: int):
+    before = {job["id"] for job in jobs_about(sandbox, f"plain, {visits}")}
+
+    said = runs.airflow.run(*(part.format(visits) for part in command))
+
+    (job,) = [job for job in jobs_about(sandbox, f"plain, {visits}") if job["id"] not in before]
+    assert job["status"] == "COMPLETED"
+    assert f"Job {job['id']}: video is ready" in said
+
+
+def test_trying_a_task_of_a_run_that_a_trigger_has_ended_takes_the_video_that_is_there(runs: Runs, sandbox: Sandbox):
+    run_id = runs.airflow.trigger("plain_0", run_id="ended")
+    assert runs.airflow.wait("plain_0", run_id, timeout=PATIENCE_SECONDS) == "success"
+    before = jobs_about(sandbox, "plain, 0")
+
+    said = runs.airflow.run("tasks", "test", "plain_0", "video", run_id)
+
+    assert "video is ready" in said
+    assert jobs_about(sandbox, "plain, 0") == before
 
 
 def test_while_the_job_renders_the_task_is_deferred_and_no_worker_process_of_it_lives(runs: Runs, sandbox: Sandbox):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, task
@@ -87,3 +88,21 @@ with DAG("wrong_key", **SETTINGS):
 
 with DAG("missing_connection", **SETTINGS):
     HailuoGenerateOperator(task_id="video", prompt="x", hailuo_conn_id="no_such_conn", retries=2)
+
+with DAG("nested", **SETTINGS):
+
+    @task
+    def videos(**context: Any) -> list[str]:
+        """Make two videos, one after the other, with the operator inside this task."""
+        return [
+            HailuoGenerateOperator(task_id="inner", prompt=f"a nested {colour} boat", poll_interval=1).execute(
+                context
+            )
+            for colour in ("red", "green")
+        ]
+
+    videos()
+
+for visits in 0, 2:
+    with DAG(f"plain_{visits}", **SETTINGS):
+        HailuoGenerateOperator(task_id="video", prompt=f"plain, {visits}", worker_visits=visits, poll_interval=1)
