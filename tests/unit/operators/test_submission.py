@@ -28,6 +28,7 @@ from airflow_provider_hailuo.operators.submission import (
     takes_up,
 )
 from tests.unit.operators.fakes import (
+    EPOCH,
     Airflow,
     KilledError,
     Store,
@@ -503,6 +504,43 @@ def test_a_run_that_is_made_again_under_the_same_id_starts_afresh(world: World):
 
     assert Airflow(world, Store()).run(waiting()) == url("job_2")
     assert Airflow(world, Store()).run(waiting()) == url("job_3")
+
+
+def test_and_renders_anew_under_a_key_of_its_own_whose_render_failed(world: World):
+    world.outcomes = [{"status": "FAILED"}]
+    with pytest.raises(HailuoJobFailedException):
+        Airflow(world, Store()).run(waiting(idempotency_key="order-7"))
+
+    assert Airflow(world, Store()).run(waiting(idempotency_key="order-7")) == url("job_2")
+    # And the same key stands for the same video.
+    assert Airflow(world, Store()).run(waiting(idempotency_key="order-7")) == url("job_2")
+
+
+# Waiting on the worker
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 418, 500])
+def test_an_odd_answer_or_two_while_the_worker_waits_end_nothing(world: World, airflow: Airflow, status: int):
+    answers = [refuse(status)(), httpx.Response(status, text="a page of a proxy")]
+    world.on_look = lambda: answers.pop() if answers else None
+
+    assert airflow.run(waiting()) == url("job_1")
+    assert not answers
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_that_lasts_ends_the_try_and_leaves_the_job_to_a_retry(world: World, airflow: Airflow, status: int):
+    world.on_look = refuse(status)
+
+    with pytest.raises(
+        HailuoUnavailableException, match=rf"HTTP {status}, job job_1\)\. The job goes on, and is paid"
+    ):
+        airflow.run(waiting())
+    assert 60 <= world.now - EPOCH < 120
+    world.on_look = lambda: None
+
+    assert airflow.run(waiting()) == url("job_1")
+    assert world.paid == 1
 
 
 # Without a store
