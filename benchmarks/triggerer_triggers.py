@@ -10,8 +10,9 @@ from functools import cache
 from typing import Any
 
 import httpx
-from airflow.providers.common.compat.connection import get_async_connection
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_hailuo.compat import get_async_connection
 
 SAMPLES_PER_WRITE = 50
 # The time that httpx takes over requests which wait for a connection is quadratic: many pollers would come to a halt.

@@ -6,9 +6,13 @@ Where that would lose something, the task visits a worker by itself, and its log
 from __future__ import annotations
 
 import pendulum
-from airflow.providers.common.compat.sdk import dag, task  # with Airflow 3 alone: from airflow.sdk import dag, task
 
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+
+try:
+    from airflow.sdk import dag, task
+except ImportError:  # Airflow 2.11
+    from airflow.decorators import dag, task
 
 
 @dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False, tags=["hailuo"])

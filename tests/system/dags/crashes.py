@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG, task
-from airflow.sdk import get_parsing_context
+from airflow.sdk import DAG, get_parsing_context, task
 
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG, Asset, task, task_group
-from airflow.sdk import get_parsing_context
+from airflow.sdk import DAG, Asset, get_parsing_context, task, task_group
 
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pendulum
-from airflow.providers.common.compat.sdk import DAG, task
+from airflow.sdk import DAG, task
 
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.retry import hailuo_retry_policy
