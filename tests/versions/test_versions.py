@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 import pytest
-from packaging.version import Version
 
-from tests.versions.conftest import Situations
+from tests.versions.conftest import AIRFLOW, Situations
 
 pytestmark = pytest.mark.system
 
-AIRFLOW = Version(version("apache-airflow")).release
 REMEMBERS = AIRFLOW >= (3, 3)
 """Whether this Airflow keeps a record of what a task began (its task state store)."""
 
@@ -23,7 +19,9 @@ def test_a_retry_after_a_timeout_takes_the_job_up(situations: Situations):
     name = "timeout_retried"
     situations.until("a second try", lambda: situations.tries(name)[0][1] >= 2)
     situations.sandboxes[name].set_faults([])
-    assert situations.ended(name) == "success"
+    # The second one may have been about to give up as well.
+    situations.until("success", lambda: situations.tries(name)[0][0] == "success" or situations.tries(name)[0][1] > 5)
+    assert situations.tries(name)[0][0] == "success"
     (job,) = situations.jobs(name)
     assert job in situations.xcoms(name)["return_value"]
     assert "HailuoJobTimeoutException" in situations.log(name, 1)

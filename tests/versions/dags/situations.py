@@ -68,7 +68,7 @@ with situation("render_failed_once", retries=1):
         task_id="video", prompt="{{ '[[fail: no capacity]]' if ti.try_number == 1 else 'another' }} try"
     )
 
-with situation("timeout_retried", retries=100, retry_delay=timedelta(seconds=5)):
+with situation("timeout_retried", retries=9, retry_delay=timedelta(seconds=3)):
     HailuoGenerateOperator(task_id="video", prompt="x", timeout=4)
 
 with situation("timeout_cleared"):
