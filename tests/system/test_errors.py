@@ -61,7 +61,8 @@ ELSEWHERE = {
 
 def table() -> dict[str, list[str]]:
     """Return the cells of the table of errors by what happened."""
-    lines = PAGE.read_text().partition("## Errors as the log tells them")[2].splitlines()
+    section = PAGE.read_text().partition("\n## Errors as the log tells them")[2].partition("\n## ")[0]
+    lines = section.splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
     return {row[0].strip("| "): [row[1].strip("`"), row[2], row[3].strip("| ")] for row in cells[1:]}
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pendulum
 from airflow.sdk import DAG, Asset, get_parsing_context, task, task_group
 
@@ -34,6 +35,12 @@ def note(kind: str) -> Callable[[Any], None]:
             notes.write(f"{ti.dag_id} {ti.task_id} {ti.try_number} {kind} {error}\n")
 
     return write
+
+
+def release(context: Any) -> None:
+    """Let the renders end that a DAG waits for."""
+    words = {"words": context["ti"].dag_id}
+    httpx.post(f"{os.environ['HAILUO_SANDBOX']}/sandbox/release", params=words, trust_env=False).raise_for_status()
 
 
 CALLBACKS: dict[str, Any] = {f"on_{kind}_callback": note(kind) for kind in ("execute", "success", "retry", "failure")}
@@ -141,7 +148,13 @@ SITUATIONS: dict[str, Callable[[str, int], Any]] = {
     "no_connection": video(hailuo_conn_id="no_such_conn"),
     "timeout": video("[[stall]]", timeout=3),
     "execution_timeout": video("[[stall]]", execution_timeout=timedelta(seconds=10), poll_interval=3),
-    "timeout_retried": video("[[stall]]", timeout=3, retries=1, **FAILURE_CALLBACKS),
+    "timeout_retried": video(
+        "[[stall]]",
+        timeout=3,
+        retries=1,
+        on_retry_callback=[note("retry"), release],
+        on_failure_callback=note("failure"),
+    ),
     "timeout_cleared": video("[[stall]]", timeout=3),
     "changed_and_cleared": video("{{ var.value.scene }}", timeout=3),
     "cleared": video(),
