@@ -740,12 +740,18 @@ def test_a_call_that_is_refused_while_others_are_not_is_repeated_once():
             others.cancel()
             await asyncio.wait([others])
 
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        # Others are accepted with the same key meanwhile.
+        await asyncio.sleep(0.01 if request.method == "POST" else 0)
+        return await Api.answer(api, request)
+
     async def keep_asking(shared: watcher.JobWatcher) -> None:
         while True:
             await asyncio.gather(*(shared.send(calls.get_job(job_id(n))) for n in range(1, 21)))
 
     api = Api(jobs=20)
-    api.breaks = lambda request: refusal(403) if request.method == "POST" else None
+    api.breaks = lambda request: refusal(403 if submissions(api) < 10 else 503) if request.method == "POST" else None
+    api.answer = slowly  # type: ignore[method-assign]
     run(scenario(api))
 
     assert submissions(api) == 2
