@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from airflow_provider_hailuo.apiframe.client import Settings
 from airflow_provider_hailuo.apiframe.errors import ConflictError, excerpt
@@ -19,8 +21,20 @@ JOB_ID, JOB, CREDIT_COST, RETURN_VALUE = "job_id", "job", "credit_cost", "return
 LINK = "_link_HailuoVideoLink"
 """The XCom in which Airflow keeps the link to the video (see `links/hailuo.py`)."""
 
+_KEYS = (JOB_ID, JOB, CREDIT_COST, RETURN_VALUE, LINK)
+
 TRIGGERS_WRITE_XCOMS: bool = hasattr(XCom, "aset")
 """Whether this Airflow, 3.3 or newer, lets a trigger leave XComs."""
+
+WRITERS = 4
+"""How many videos of a triggerer write their XComs at a time. Airflow takes one XCom, or one report of the events that
+have fired, between two rounds of database queries, in the order in which they come: if all wrote at once, none would be
+done before nearly all are, and no task would end or start meanwhile."""
+
+WRITE_SECONDS = 120.0
+"""How long the XComs of a video may take once it is its turn, so that one that hangs holds up no others."""
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 class TaskInstance(Protocol):
@@ -91,6 +105,11 @@ def job_facts(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 async def leave(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:
     """Write `xcoms` of `ti` from a trigger. Raises whatever Airflow's API server or XCom backend raises."""
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(WRITERS)):
+        await asyncio.wait_for(_write(ti, xcoms), WRITE_SECONDS)
+
+
+async def _write(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:
     from airflow.sdk.bases.xcom import BaseXCom  # noqa: PLC0415 - of Airflow 3
 
     # Not TaskSuccessEvent(xcoms=...): Airflow 3.3.2 encodes those twice.
@@ -101,24 +120,31 @@ async def leave(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:
         )
 
 
-def forget(ti: Any) -> dict[str, Any]:
-    """Delete what an earlier try has left, on a worker; Airflow does it only for tries that begin on one.
+def left_over(ti: Any) -> dict[str, Any]:
+    """Return the XComs that an earlier try has left, by key, on a worker that resumes."""
+    pulled = {key: ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index) for key in _KEYS}
+    return {key: value for key, value in pulled.items() if value is not None}
 
-    :return: what it was, by key.
+
+def forget(ti: Any, left: Mapping[str, Any]) -> None:
+    """Delete what an earlier try has left; Airflow does it only for tries that begin on a worker.
+
+    The job's id stays until another takes its place: nothing else may tell of a job that a trigger has submitted.
+
+    :param left: what `left_over` has told.
     """
-    left = {}
-    for key in (JOB_ID, JOB, CREDIT_COST, RETURN_VALUE, LINK):
-        value = ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
-        if value is not None:
-            left[key] = value
-            XCom.delete(key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti))
-    return left
+    for key in left.keys() - {JOB_ID}:
+        XCom.delete(key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti))
+
+
+def tells_deliveries(ti: Any) -> bool:
+    """Tell whether this Airflow lets a try know which XComs the one before has left."""
+    return hasattr(getattr(ti, "_ti_context_from_server", None), "xcom_keys_to_clear")
 
 
 def was_delivered(ti: Any) -> bool:
     """Tell whether the try before the one that begins now on a worker has returned a URL, here or in a trigger."""
-    context = getattr(ti, "_ti_context_from_server", None)
-    return RETURN_VALUE in (getattr(context, "xcom_keys_to_clear", None) or ())
+    return tells_deliveries(ti) and RETURN_VALUE in (ti._ti_context_from_server.xcom_keys_to_clear or ())  # noqa: SLF001
 
 
 def map_index(ti: TaskInstance) -> int:

@@ -246,10 +246,10 @@ class _Answer(BaseModel):
 
 
 class Submission(_Answer):
-    """The answer to a submission: the job's id and its status at that moment, any of the five."""
+    """The answer to a submission: the job's id and its status at that moment, any of the five, None if untold."""
 
     job_id: _JobId
-    status: _Status
+    status: _Informative[_Status]
 
 
 class Job(_Answer):

@@ -209,7 +209,7 @@ class HailuoGenerateOperator(BaseOperator):
         ti = context["ti"]
         # `airflow tasks test` of a run that a trigger has ended resumes without an event.
         if not isinstance(event, dict) or event.get("start_on_worker") or _is_of_another_try(event, ti):
-            return self._execute(context, left=record.forget(ti))
+            return self._execute(context, left=record.left_over(ti))
         submissions = SubmissionRecord(context)
         with self._explained(ti, submissions, unknown=not submissions.kept):
             if not {"job_id", "error"} <= event.keys():
@@ -224,7 +224,7 @@ class HailuoGenerateOperator(BaseOperator):
             raise_unless_finished(event)
             if seen is not None and seen["url"]:
                 self.log.info("Job %s: video is ready, %s credits", submission.job_id, seen["credits"])
-                submissions.note(replace(submission, delivered=True))
+                self._handed_on(ti, submissions, submission)
                 return str(seen["url"])
             # The trigger could leave nothing: look again.
             ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
@@ -288,6 +288,7 @@ class HailuoGenerateOperator(BaseOperator):
     ) -> tuple[Submission, Job | None]:
         """Go on with what the task has begun, or begin; return the submission, and its job if that is final."""
         submission = self._taken_up(ti, submissions, left or {})
+        record.forget(ti, left or {})
         # Not after a trigger, which may have sent the request under the key that is derived without.
         salted = submissions.kept and (submissions.found or (left is None and ti.try_number <= 1))
         first = submission.nth if submission else 1
@@ -308,38 +309,50 @@ class HailuoGenerateOperator(BaseOperator):
     def _taken_up(self, ti: Any, submissions: SubmissionRecord, left: Mapping[str, Any]) -> Submission | None:
         """Return what the task has begun in an earlier try, if it is to go on with that."""
         begun = submissions.load()
-        delivered = record.RETURN_VALUE in left or record.was_delivered(ti)
-        if begun is not None and delivered and not begun.delivered:
-            begun = replace(begun, delivered=True)
-            submissions.note(begun)  # only this try can tell
+        body, own_key, invalid = None, None, None
         try:
             request, own_key = self._wanted()
-            body: dict[str, Any] | None = request.to_wire()
-        except errors.InvalidInputError:
-            if begun is None or begun.max_tries != ti.max_tries:
-                if begun is not None and begun.delivered:
-                    submissions.current = None
-                raise
-            body, own_key = None, begun.own_key
-        if begun is None and submissions.kept and record.JOB_ID in left and body is not None:
-            begun = replace(self._left_by_a_trigger(left[record.JOB_ID], body, own_key), delivered=delivered)
+            body = request.to_wire()
+        except errors.InvalidInputError as error:
+            invalid = error
+        if begun is None and submissions.kept and record.JOB_ID in left:
+            begun = self._left_by_a_trigger(ti, left[record.JOB_ID], body or {}, own_key)
             submissions.note(begun)  # only this try can tell
         if begun is None:
+            if invalid is not None:
+                raise invalid
             return None
-        goes_on, note = takes_up(begun, max_tries=ti.max_tries, delivered=begun.delivered, body=body, own_key=own_key)
+        if not begun.delivered and (record.RETURN_VALUE in left or record.was_delivered(ti)):
+            begun = replace(begun, delivered=True)
+            submissions.note(begun)  # only this try can tell
+        if invalid is not None and begun.max_tries != ti.max_tries:
+            submissions.current = None if begun.delivered else begun
+            raise invalid
+        goes_on, note = takes_up(
+            begun,
+            max_tries=ti.max_tries,
+            delivered=begun.delivered,
+            body=body,
+            own_key=own_key if invalid is None else begun.own_key,
+        )
         if note:
             self.log.info(note)
         submissions.current = replace(begun, max_tries=ti.max_tries) if goes_on else None
         return submissions.current
 
-    def _left_by_a_trigger(self, job_id: str, body: Mapping[str, Any], own_key: str | None) -> Submission:
-        """Return the submission of a job that a trigger has made, which cannot write to the store."""
+    def _left_by_a_trigger(self, ti: Any, job_id: str, body: Mapping[str, Any], own_key: str | None) -> Submission:
+        """Return the submission of a job that a trigger has made, which cannot write to the store.
+
+        What the API tells of its request is taken from there; of the rest it is believed that it has not changed.
+        """
         job = None
         with suppress(errors.ApiframeError), HailuoHook(self.hailuo_conn_id).get_conn() as client:
             job = client.send(calls.get_job(job_id))
-        told = {"prompt": (job.input or {}).get("prompt"), "model": job.model} if job else {}
-        known = {name: value for name, value in told.items() if value is not None}
-        return Submission("", {**body, **known}, self.hailuo_conn_id, max_tries=-1, own_key=own_key, job_id=job_id)
+        told = {**(job.input or {}), "model": job.model} if job else {}
+        known = {name: told[name] for name in ("prompt", "model", "hailuoParams") if told.get(name) is not None}
+        cleared = ti.try_number > 1 and ti.max_tries != (self.retries or 0)
+        max_tries = -1 if cleared else ti.max_tries or 0
+        return Submission("", {**body, **known}, self.hailuo_conn_id, max_tries, own_key=own_key, job_id=job_id)
 
     def _begun(
         self, ti: Any, submissions: SubmissionRecord, settings: Settings, n: int, *, salted: bool
@@ -372,7 +385,10 @@ class HailuoGenerateOperator(BaseOperator):
                 raise
             submission, status = replace(submission, job_id=answer.job_id), answer.status
             self.log.info(
-                "Job %s: submitted, %s; idempotency key %s", answer.job_id, errors.excerpt(status), submission.key
+                "Job %s: submitted, %s; idempotency key %s",
+                answer.job_id,
+                errors.excerpt(status or "status untold"),
+                submission.key,
             )
         submissions.note(submission)
         ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
@@ -441,8 +457,13 @@ class HailuoGenerateOperator(BaseOperator):
         ti.xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
         url = video_url(job)
         self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
-        submissions.note(replace(submission, delivered=True))
+        self._handed_on(ti, submissions, submission)
         return url
+
+    def _handed_on(self, ti: Any, submissions: SubmissionRecord, submission: Submission) -> None:
+        # Airflow may still fail to keep the URL. If it can, the next try is better told by Airflow that it did.
+        if not (self.do_xcom_push and record.tells_deliveries(ti)):
+            submissions.note(replace(submission, delivered=True))
 
     @contextmanager
     def _explained(self, ti: Any, submissions: SubmissionRecord, *, unknown: bool) -> Iterator[None]:

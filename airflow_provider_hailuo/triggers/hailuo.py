@@ -183,7 +183,7 @@ class HailuoGenerateTrigger(BaseTrigger):
         except errors.ConflictError as error:
             record.name_key(error, key, request.prompt)
             raise
-        status = errors.excerpt(submission.status)
+        status = errors.excerpt(submission.status or "status untold")
         self.log.info("Job %s: submitted, %s; idempotency key %s", submission.job_id, status, key)
         return submission.job_id
 
