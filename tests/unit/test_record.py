@@ -88,9 +88,12 @@ def test_what_an_earlier_try_left_is_deleted_and_told(monkeypatch: pytest.Monkey
     monkeypatch.setattr(record.XCom, "delete", delete, raising=False)
     ti = task_instance(xcom_pull=lambda key, **_: xcoms.get(key), map_index=map_index)
 
-    assert record.forget(ti) == {"job_id": "1", "return_value": "u", "_link_HailuoVideoLink": "u"}
-    assert xcoms == {"mine": 1}
-    assert record.forget(ti) == {}
+    left = record.left_over(ti)
+    record.forget(ti, left)
+
+    assert left == {"job_id": "1", "return_value": "u", "_link_HailuoVideoLink": "u"}
+    # Nothing else may tell of the job.
+    assert xcoms == {"job_id": "1", "mine": 1}
 
 
 @pytest.mark.parametrize(

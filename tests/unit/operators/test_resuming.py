@@ -22,7 +22,7 @@ from airflow_provider_hailuo.operators import visits
 from airflow_provider_hailuo.operators.hailuo import LOOK_SECONDS
 from airflow_provider_hailuo.operators.submission import STATE_KEY
 from airflow_provider_hailuo.triggers.hailuo import START_ON_WORKER
-from tests.unit.operators.fakes import Airflow, World, make_dag, operator, refuse, url, waiting
+from tests.unit.operators.fakes import Airflow, World, away, make_dag, operator, refuse, url, waiting
 
 REQUEST = {"prompt": "a sunrise", "model": "hailuo-02", "resolution": "768p", "duration": 6}
 TIMED_OUT = {"error": "JobTimeoutError", "message": "The deadline has passed", "status": None, "request_id": None}
@@ -72,7 +72,6 @@ def test_what_the_trigger_left_is_not_looked_at_again(world: World, airflow: Air
     assert airflow.resume(operator(), airflow.event()) == url("job_1")
     assert world.looks == []
     assert airflow.xcoms["credit_cost"] == 5
-    assert airflow.store.submission["delivered"] is True
 
 
 @pytest.mark.parametrize("left", [None, seen("job_7"), seen(url=None), "text"], ids=str)
@@ -243,7 +242,7 @@ def test_clearing_what_waits_in_the_triggerer_takes_up_its_job(
         del world.connections["hailuo_default"]
         with pytest.raises(HailuoUnavailableException, match=r"job job_1.*does not pay twice"):
             airflow.resume(operator(), START_ON_WORKER, next_try=True)
-        assert airflow.xcoms == {}
+        assert airflow.xcoms == {"job_id": "job_1"}
         world.connections["hailuo_default"] = "afk_1"
 
     assert airflow.resume(waiting(), START_ON_WORKER, next_try=True) == url("job_1")
@@ -361,3 +360,35 @@ def test_the_task_itself_is_not_taken_for_one_inside_another(airflow: Airflow):
     task = operator()
 
     assert isinstance(airflow.run(task, inside=task), TaskDeferred)
+
+
+def test_what_a_trigger_submitted_is_not_forgotten_before_it_is_written_down(world: World, airflow: Airflow):
+    submitted_by_a_trigger(world, airflow, job_id="job_1")
+    airflow.clear()
+    airflow.store.on_get = away
+    with pytest.raises(HailuoUnavailableException):
+        airflow.resume(waiting(), START_ON_WORKER, next_try=True)
+    airflow.store.on_get = lambda: None
+
+    assert airflow.resume(waiting(), START_ON_WORKER, next_try=True) == url("job_1")
+    assert world.paid == 1
+
+
+def test_a_bad_request_after_a_trigger_names_the_job_that_was_submitted(world: World, airflow: Airflow):
+    submitted_by_a_trigger(world, airflow, job_id="job_1")
+    airflow.clear()
+
+    with pytest.raises(HailuoUnavailableException, match=r"resolution: .*job job_1\).*does not pay twice") as raised:
+        airflow.resume(waiting(resolution="{{ unknown }}"), START_ON_WORKER, next_try=True)
+    assert "Nothing was paid" not in str(raised.value)
+
+
+@pytest.mark.parametrize("next_try", [False, True])
+def test_a_worker_that_goes_on_for_a_trigger_takes_no_retry_for_a_clear(
+    world: World, airflow: Airflow, next_try: bool
+):
+    submitted_by_a_trigger(world, airflow, job_id="job_1")
+    later = waiting(prompt="a sunset by now", retries=airflow.retries)
+
+    assert airflow.resume(later, START_ON_WORKER, next_try=next_try) == url("job_1")
+    assert world.paid == 1

@@ -163,8 +163,19 @@ def test_key_and_body_are_in_the_store_when_the_submission_arrives(world: World,
     assert airflow.store.submission["delivered"] is False
 
 
-def test_that_it_was_delivered_is_written_down(airflow: Airflow):
+def test_it_is_delivered_when_airflow_has_kept_its_url_and_not_before(airflow: Airflow):
+    airflow.run(waiting())
+    # What came after the task had returned has failed: a hook, or the XCom backend.
+    del airflow.xcoms["return_value"]
+    airflow.clear()
+
     assert airflow.run(waiting()) == url("job_1")
+    airflow.clear()
+    assert airflow.run(waiting()) == url("job_2")
+
+
+def test_where_airflow_keeps_no_url_it_is_written_down_at_once(airflow: Airflow):
+    assert airflow.run(waiting(do_xcom_push=False)) == url("job_1")
 
     assert airflow.store.submission["delivered"] is True
 
