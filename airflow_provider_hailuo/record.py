@@ -27,9 +27,9 @@ TRIGGERS_WRITE_XCOMS: bool = hasattr(XCom, "aset")
 """Whether this Airflow, 3.3 or newer, lets a trigger leave XComs."""
 
 WRITERS = 4
-"""How many videos of a triggerer write their XComs at a time. Airflow takes one XCom, or one report of the events that
-have fired, between two rounds of database queries, in the order in which they come: if all wrote at once, none would be
-done before nearly all are, and no task would end or start meanwhile."""
+"""How many videos of a triggerer write their XComs at a time. Airflow takes one XCom, or one report of the events
+that have fired, between two rounds of database queries, in the order in which they come: if all wrote at once, none
+would be done before nearly all are, and no task would end or start meanwhile."""
 
 WRITE_SECONDS = 120.0
 """How long the XComs of a video may take once it is its turn, so that one that hangs holds up no others."""
@@ -129,12 +129,17 @@ def left_over(ti: Any) -> dict[str, Any]:
 def forget(ti: Any, left: Mapping[str, Any]) -> None:
     """Delete what an earlier try has left; Airflow does it only for tries that begin on a worker.
 
-    The job's id stays until another takes its place: nothing else may tell of a job that a trigger has submitted.
+    The job's id stays until `forget_job`: nothing else may tell of a job that a trigger has submitted.
 
     :param left: what `left_over` has told.
     """
     for key in left.keys() - {JOB_ID}:
         XCom.delete(key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti))
+
+
+def forget_job(ti: Any) -> None:
+    """Delete the XCom of a job in whose place another is submitted, and which no later try is to take up."""
+    XCom.delete(key=JOB_ID, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti))
 
 
 def tells_deliveries(ti: Any) -> bool:

@@ -297,6 +297,8 @@ class HailuoGenerateOperator(BaseOperator):
             with HailuoHook(submission.conn_id if submission else self.hailuo_conn_id).get_conn() as client:
                 if submission is None:
                     submission = self._begun(ti, submissions, client.settings, n, salted=salted)
+                    if record.JOB_ID in (left or {}):
+                        record.forget_job(ti)
                     # Under a key that nothing else can have it is of this try, even if it is dead at once.
                     new = salted and submission.own_key is None
                 submission, job = self._sent(client, ti, submissions, submission)
