@@ -268,6 +268,18 @@ def test_a_dead_job_of_the_triggerer_makes_room_for_a_new_one(world: World, airf
     assert airflow.resume(waiting(), START_ON_WORKER, next_try=True) == url("job_2")
 
 
+def test_a_delivered_job_is_not_taken_up_after_its_successor_was_refused(world: World, airflow: Airflow):
+    submitted_by_a_trigger(world, airflow, job_id="job_1", return_value=url("job_1"))
+    airflow.clear()
+    world.before_post = refuse(402)
+    with pytest.raises(AirflowFailException, match="Nothing was paid"):
+        airflow.resume(waiting(), START_ON_WORKER, next_try=True)
+    world.before_post = lambda: None
+    airflow.clear()
+
+    assert airflow.resume(waiting(), START_ON_WORKER, next_try=True) == url("job_2")
+
+
 # Events that resume a try that they do not belong to
 
 

@@ -412,6 +412,16 @@ def test_a_job_that_cannot_be_seen_at_a_retry_is_waited_for(world: World, airflo
     assert len(world.posts) == 1
 
 
+def test_a_url_that_is_not_there_yet_at_a_retry_is_waited_for(world: World, airflow: Airflow):
+    airflow.run(operator())
+    world.now += 60
+    early = [httpx.Response(200, json={"id": "job_1", "status": "COMPLETED"})]
+    world.on_look = lambda: early.pop() if early else None
+
+    assert airflow.run(waiting()) == url("job_1")
+    assert not early
+
+
 # Clearing
 
 
