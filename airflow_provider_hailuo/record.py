@@ -47,27 +47,18 @@ class TaskInstance(Protocol):
 
 
 def task_key(
-    ti: TaskInstance, hailuo_conn_id: str, settings: Settings, epoch: int, request: VideoRequest, *more: str
+    ti: TaskInstance, hailuo_conn_id: str, settings: Settings, request: VideoRequest, *more: str | int
 ) -> str:
     """Return the first idempotency key of a request on behalf of a task instance.
 
     :param ti: the task instance.
     :param hailuo_conn_id: the Airflow connection.
     :param settings: what it holds; its namespace goes into the key.
-    :param epoch: Airflow's `max_tries` of the task instance, which clearing changes and a retry does not.
     :param request: the request.
-    :param more: whatever else is to make it another key.
+    :param more: what else is to make it another key: something that clearing the task changes, and a retry does not.
     """
-    identity: tuple[str | int, ...] = (
-        hailuo_conn_id,
-        settings.namespace,
-        ti.dag_id,
-        ti.run_id,
-        ti.task_id,
-        str(map_index(ti)),
-        epoch,
-        *more,
-    )
+    identity: list[str | int] = [hailuo_conn_id, settings.namespace, ti.dag_id, ti.run_id, ti.task_id]
+    identity += [map_index(ti), *more]
     return derive_key(f"airflow/{ti.dag_id}/{ti.task_id}", identity, request)
 
 
@@ -101,6 +92,16 @@ def job_facts(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
         "created": job.created_at and job.created_at.isoformat(),
         "completed": job.completed_at and job.completed_at.isoformat(),
     }
+
+
+async def submitted_job(ti: TaskInstance) -> str | None:
+    """Return the id of the job that a trigger has submitted for `ti`, read in a trigger; None if none has.
+
+    Raises whatever Airflow's API server or XCom backend raises.
+    """
+    place = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index(ti)}
+    job_id: str | None = await XCom.aget_one(key=JOB_ID, **place)
+    return job_id
 
 
 async def leave(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:

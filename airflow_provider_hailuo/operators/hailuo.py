@@ -181,7 +181,6 @@ class HailuoGenerateOperator(BaseOperator):
             poll_interval=self.poll_interval,
             timeout=self.timeout,
             execution_timeout=None if timeout is None else timeout.total_seconds(),
-            retries=self.retries or 0,
         )
         path, arguments = trigger.serialize()
         return StartTriggerArgs(
@@ -289,18 +288,21 @@ class HailuoGenerateOperator(BaseOperator):
         """Go on with what the task has begun, or begin; return the submission, and its job if that is final."""
         submission = self._taken_up(ti, submissions, left or {})
         record.forget(ti, left or {})
-        # Not after a trigger, which may have sent the request under the key that is derived without.
-        salted = submissions.kept and (submissions.found or (left is None and ti.try_number <= 1))
+        salt = None
+        if submissions.kept:
+            # Of the first try perhaps a trigger has sent the request already: under this key.
+            begun_by_trigger = left is not None and ti.try_number <= 1 and not submissions.found
+            salt = str(ti.id) if begun_by_trigger else uuid4().hex
         first = submission.nth if submission else 1
         for n in count(first):
             new = False
             with HailuoHook(submission.conn_id if submission else self.hailuo_conn_id).get_conn() as client:
                 if submission is None:
-                    submission = self._begun(ti, submissions, client.settings, n, salted=salted)
+                    submission = self._begun(ti, submissions, client.settings, n, salt)
                     if record.JOB_ID in (left or {}):
                         record.forget_job(ti)
                     # Under a key that nothing else can have it is of this try, even if it is dead at once.
-                    new = salted and submission.own_key is None
+                    new = salt is not None and submission.own_key is None
                 submission, job = self._sent(client, ti, submissions, submission)
             if job is None or not _is_dead(job) or new or n == first + DEAD_JOBS - 1:
                 return submission, job
@@ -357,14 +359,14 @@ class HailuoGenerateOperator(BaseOperator):
         return Submission("", {**body, **known}, self.hailuo_conn_id, max_tries, own_key=own_key, job_id=job_id)
 
     def _begun(
-        self, ti: Any, submissions: SubmissionRecord, settings: Settings, n: int, *, salted: bool
+        self, ti: Any, submissions: SubmissionRecord, settings: Settings, n: int, salt: str | None
     ) -> Submission:
-        """Return a new submission, written down; `salted`: with a key that nothing else can have."""
+        """Return a new submission, written down; `salt` makes its key one that nothing else can have."""
         request, own_key = self._wanted()
-        more = [] if submissions.kept or getattr(ti, "task", self) is self else [self.task_id]
-        key = own_key or record.task_key(
-            ti, self.hailuo_conn_id, settings, ti.max_tries or 0, request, *more, *([uuid4().hex] if salted else [])
-        )
+        more = [salt or ti.max_tries or 0]
+        if getattr(ti, "task", self) is not self:
+            more.append(self.task_id)
+        key = own_key or record.task_key(ti, self.hailuo_conn_id, settings, request, *more)
         submission = Submission(
             nth_key(key, n), request.to_wire(), self.hailuo_conn_id, ti.max_tries or 0, own_key, nth=n
         )

@@ -12,7 +12,7 @@ import jinja2
 
 from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe import calls, errors
-from airflow_provider_hailuo.apiframe.models import VideoRequest
+from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, JobStatus, Submission, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
 from airflow_provider_hailuo.apiframe.watcher import JobWatcher, shared_watcher, wait_for_job
 from airflow_provider_hailuo.compat import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -95,7 +95,7 @@ class HailuoGenerateTrigger(BaseTrigger):
     """Does all that a video takes where Airflow starts a task in the triggerer: submits, waits, ends the task.
 
     Only what went wrong, and every try but the first, is left to a worker: retry or cleared, it alone can tell. When
-    a triggerer dies, another one runs this again: the idempotency key brings back the job.
+    a triggerer dies, another one runs this again: it goes on with the job that the XCom `job_id` names.
 
     Unknown arguments, of a newer version perhaps, are ignored.
 
@@ -104,7 +104,6 @@ class HailuoGenerateTrigger(BaseTrigger):
     :param poll_interval: seconds between two looks (default 5).
     :param timeout: seconds to wait, counted from when Airflow handed over the task (default 1800).
     :param execution_timeout: seconds after which Airflow ends the task, None (default) for never.
-    :param retries: of the task; Airflow's `max_tries` is not known here.
     :param request: the fields of the request, as of `HailuoGenerateOperator`, rendered here.
     """
 
@@ -116,7 +115,6 @@ class HailuoGenerateTrigger(BaseTrigger):
         poll_interval: float = 5.0,
         timeout: float = 1800.0,
         execution_timeout: float | None = None,
-        retries: int = 0,
         **request: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -125,7 +123,6 @@ class HailuoGenerateTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.execution_timeout = execution_timeout
-        self.retries = retries
         # Each one an attribute of its own: that is what Airflow renders.
         for name in VideoRequest.model_fields:
             setattr(self, name, request.get(name))
@@ -133,7 +130,7 @@ class HailuoGenerateTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
-        names = ("hailuo_conn_id", "idempotency_key", "poll_interval", "timeout", "execution_timeout", "retries")
+        names = ("hailuo_conn_id", "idempotency_key", "poll_interval", "timeout", "execution_timeout")
         return _serialized(self, (*names, *VideoRequest.model_fields))
 
     def render_template_fields(self, context: Any, jinja_env: jinja2.Environment | None = None) -> None:
@@ -157,27 +154,52 @@ class HailuoGenerateTrigger(BaseTrigger):
 
     async def _generate(self, ti: Any) -> TriggerEvent:
         facts: dict[str, Any] = {"job_id": None, "try_number": ti.try_number}
+        look_up = HailuoHook(self.hailuo_conn_id).get_async_settings
+        try:
+            # A triggerer before may have submitted: then it does not matter what the templates render to by now, or
+            # where the connection leads.
+            facts["job_id"] = job_id = await record.submitted_job(ti)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or an XCom backend raises
+            self.log.warning("Could not read XComs here, a worker has to: %s", errors.excerpt(repr(error)))
+            return TriggerEvent(START_ON_WORKER)
+        if job_id is not None:
+            self.log.info("Job %s: was submitted before; looking on", job_id)
+            poll = JobPoll(job_id, self._deadline(), self.poll_interval)
+            end = await wait_for_job(poll, self.log.log, self.hailuo_conn_id, look_up)
+            return await _event(self, facts, end, self._shown(), {}, end_task=True)
         xcoms: dict[str, Any] = {}
         try:
-            request = VideoRequest(**{name: getattr(self, name) for name in VideoRequest.model_fields})
+            request = VideoRequest(**self._request_fields())
             key = calls.check_idempotency_key(self.idempotency_key)
-            look_up = HailuoHook(self.hailuo_conn_id).get_async_settings
             async with shared_watcher(self.hailuo_conn_id, look_up) as (settings, watcher):
-                facts["key"] = key or record.task_key(ti, self.hailuo_conn_id, settings, self.retries, request)
-                facts["job_id"] = job_id = await self._submit(watcher, facts["key"], request)
-                xcoms[record.JOB_ID] = job_id
+                # The id is the same when another triggerer runs this again, and another in a run that is made again.
+                facts["key"] = key or record.task_key(ti, self.hailuo_conn_id, settings, request, str(ti.id))
+                submission = await self._submit(watcher, facts["key"], request)
+                if submission.status in FINAL_STATUSES - {JobStatus.COMPLETED}:
+                    return TriggerEvent(START_ON_WORKER)  # it may submit another one
+                facts["job_id"] = xcoms[record.JOB_ID] = submission.job_id
                 if await _leave(self, xcoms):
                     xcoms = {}
-                poll = JobPoll(job_id, self._deadline(), self.poll_interval)
+                poll = JobPoll(submission.job_id, self._deadline(), self.poll_interval)
                 end = await watcher.wait(poll, self.log.log)
         except errors.CredentialsUnavailableError as error:
             self.log.warning("The triggerer cannot submit, a worker has to: %s", error)
             return TriggerEvent(START_ON_WORKER)
         except errors.ApiframeError as error:
             return TriggerEvent({**facts, **_failure(error)})
-        return await _event(self, facts, end, record.request_facts(request.to_wire()), xcoms, end_task=True)
+        return await _event(self, facts, end, self._shown(), xcoms, end_task=True)
 
-    async def _submit(self, watcher: JobWatcher, key: str, request: VideoRequest) -> str:
+    def _request_fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in VideoRequest.model_fields}
+
+    def _shown(self) -> dict[str, Any]:
+        """Return what the XCom `job` shows of the request, as far as it can be told by now."""
+        try:
+            return record.request_facts(VideoRequest(**self._request_fields()).to_wire())
+        except errors.InvalidInputError:
+            return record.request_facts({})
+
+    async def _submit(self, watcher: JobWatcher, key: str, request: VideoRequest) -> Submission:
         try:
             submission = await watcher.send(calls.generate_video(request, key))
         except errors.ConflictError as error:
@@ -185,7 +207,7 @@ class HailuoGenerateTrigger(BaseTrigger):
             raise
         status = errors.excerpt(submission.status or "status untold")
         self.log.info("Job %s: submitted, %s; idempotency key %s", submission.job_id, status, key)
-        return submission.job_id
+        return submission
 
     def _deadline(self) -> float:
         """Return the moment to give up at, in seconds since the epoch: the same after a restart."""

@@ -19,7 +19,7 @@ def task_instance(**differences: object) -> SimpleNamespace:
 def key(*more: str, conn_id: str = "conn", namespace: str = "", epoch: int = 0, **differences: object) -> str:
     request = VideoRequest(prompt=str(differences.pop("prompt", "a sunrise")))
     settings = Settings(api_key="afk_1", namespace=namespace)
-    return record.task_key(task_instance(**differences), conn_id, settings, epoch, request, *more)
+    return record.task_key(task_instance(**differences), conn_id, settings, request, epoch, *more)
 
 
 def test_the_key_is_the_same_for_the_same_task_and_request_only():

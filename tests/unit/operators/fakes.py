@@ -158,6 +158,7 @@ class TaskInstance:
     def __init__(self, airflow: Airflow, task: object, to_clear: list[str]) -> None:
         self.dag_id, self.run_id, self.task_id, self.map_index = "dag", "run", "video", airflow.map_index
         self.try_number, self.max_tries, self.task = airflow.try_number, airflow.max_tries, task
+        self.id = f"id of try {airflow.try_number}"
         self.start_date = datetime.fromtimestamp(airflow.world.now, timezone.utc)
         self.xcoms = airflow.xcoms
         self._ti_context_from_server = SimpleNamespace(xcom_keys_to_clear=to_clear)

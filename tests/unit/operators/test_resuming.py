@@ -200,7 +200,7 @@ def test_what_a_trigger_could_not_submit_a_worker_does_under_the_same_key(world:
     airflow.try_number = 1
     ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="video", map_index=-1)
     settings = Settings(api_key="afk_1")
-    key = record.task_key(ti, "hailuo_default", settings, airflow.retries, VideoRequest(prompt="a sunrise"))
+    key = record.task_key(ti, "hailuo_default", settings, VideoRequest(prompt="a sunrise"), "id of try 1")
 
     assert airflow.resume(waiting(), START_ON_WORKER) == url("job_1")
     assert world.posts[0][0] == key

@@ -42,6 +42,7 @@ class World:
         self.opened: list[AsyncClient] = []
         self.xcoms: dict[str, object] = {}
         self.lost: list[Exception] = []
+        self.unreadable = False
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -69,6 +70,12 @@ class World:
         assert ti is not None
         self.xcoms.update(json.loads(json.dumps(xcoms)))
 
+    async def submitted_job(self, ti: object) -> object:
+        assert ti is not None
+        if self.unreadable:
+            raise RuntimeError("API_SERVER_ERROR")
+        return self.xcoms.get("job_id")
+
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
@@ -77,6 +84,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     for name in ("shared_watcher", "wait_for_job"):
         monkeypatch.setattr(hailuo, name, partial(getattr(watcher, name), connect=world.connect))
     monkeypatch.setattr(record, "leave", world.leave)
+    monkeypatch.setattr(record, "submitted_job", world.submitted_job)
     monkeypatch.setattr(record, "TRIGGERS_WRITE_XCOMS", True)
     patch_clock(monkeypatch, watcher, hailuo)
     return world
@@ -321,7 +329,15 @@ JOB = {"id": JOB_ID, "status": "COMPLETED", "url": URL, **REQUEST, "credits": 5,
 
 def task_instance(trigger: BaseTrigger, **differences: object) -> BaseTrigger:
     """Give `trigger` what the triggerer gives it."""
-    facts = {"dag_id": "dag", "run_id": "run", "task_id": "video", "map_index": -1, "try_number": 1, **differences}
+    facts = {
+        "dag_id": "dag",
+        "run_id": "run",
+        "task_id": "video",
+        "map_index": -1,
+        "try_number": 1,
+        "id": 7,
+        **differences,
+    }
     # Where it is a property it takes a real one only.
     name = "_task_instance" if hasattr(BaseTrigger, "task_instance") else "task_instance"
     setattr(trigger, name, SimpleNamespace(**facts))
@@ -458,23 +474,51 @@ def test_a_triggerer_that_starts_it_again_asks_with_the_same_key(world: World):
     world.steps = [{"jobId": JOB_ID, "status": "QUEUED"}, VIDEO] * 2
 
     for _ in range(2):
+        world.xcoms.clear()
         end(task_instance(generate()))
 
     first, second = submitted(world)
     assert first == second
 
 
-def test_its_key_is_the_one_that_a_worker_derives(world: World):
-    world.steps = [{"jobId": JOB_ID, "status": "QUEUED"}, VIDEO]
-    waiting = task_instance(generate(retries=3))
+@pytest.mark.parametrize("arguments", [{}, {"prompt": "a sunset by now"}, {"resolution": "4k"}], ids=str)
+def test_a_triggerer_that_starts_it_again_goes_on_with_the_job_whatever_it_would_ask_for_now(
+    world: World, arguments: dict[str, str]
+):
+    world.xcoms["job_id"] = JOB_ID
+    world.steps = ["PROCESSING", VIDEO]
 
+    assert isinstance(end(task_instance(generate(**arguments))), TaskSuccessEvent)
+    assert submitted(world) == []
+    assert world.xcoms["return_value"] == URL
+
+
+def test_where_it_cannot_be_known_what_was_submitted_a_worker_goes_on(world: World):
+    world.unreadable = True
+
+    assert run(task_instance(generate())) == START_ON_WORKER
+    assert world.requests == []
+
+
+def test_a_job_that_is_dead_when_it_is_submitted_is_left_to_a_worker(world: World):
+    world.steps = [{"jobId": JOB_ID, "status": "FAILED"}]
+
+    assert run(task_instance(generate())) == START_ON_WORKER
+    assert world.xcoms == {}
+
+
+def test_its_key_is_the_one_that_a_worker_derives_and_another_in_a_run_that_is_made_again(world: World):
+    world.steps = [{"jobId": JOB_ID, "status": "QUEUED"}, VIDEO] * 2
+    waiting = task_instance(generate(), id=8)
+
+    end(task_instance(generate()))
+    world.xcoms.clear()
     end(waiting)
 
     request = VideoRequest(prompt="a sunrise", model="hailuo-02")
-    max_tries = 3
-    assert submitted(world)[0][0] == record.task_key(
-        waiting.task_instance, "hailuo_default", Settings(api_key=KEY), max_tries, request
-    )
+    (first, _), (second, _) = submitted(world)
+    assert second == record.task_key(waiting.task_instance, "hailuo_default", Settings(api_key=KEY), request, "8")
+    assert first != second
 
 
 @pytest.mark.parametrize(
