@@ -100,7 +100,11 @@ def runs(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         wait_for=(*SCENARIOS, "one_video", "one_late_video", "plain_0", "plain_2"),
         connections=connections,
         database="postgres",
-        config={"AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO", "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"},
+        config={
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "HAILUO_SANDBOX": sandbox.base_url,
+        },
     ) as airflow:
         runs, stop = Runs(airflow), threading.Event()
         watcher = threading.Thread(target=runs.watch_triggers, args=(stop,))
