@@ -470,6 +470,24 @@ def test_clearing_a_task_that_has_not_delivered_takes_up_its_job(
     assert len(world.posts) == world.paid == 1
 
 
+@pytest.mark.parametrize(
+    ("store", "try_number", "told"),
+    [
+        (True, 1, "A retry takes it up again and does not pay twice"),
+        (True, 2, "A retry takes it up again and does not pay twice"),
+        (True, 3, "Clearing the task takes it up again and does not pay twice"),
+        (False, 2, "A retry takes it up again and does not pay twice"),
+        (False, 3, r"Clearing the task would pay for another one: HailuoHook\('hailuo_default'\)"),
+    ],
+)
+def test_each_try_advises_what_holds_for_it(world: World, store: bool, try_number: int, told: str):
+    airflow = Airflow(world, Store() if store else None, retries=2)
+    airflow.try_number = try_number - 1
+
+    with pytest.raises(HailuoJobTimeoutException, match=told):
+        airflow.run(waiting(timeout=1))
+
+
 def test_a_retry_after_such_a_clear_goes_on_whatever_it_renders_to(world: World, airflow: Airflow):
     timed_out(airflow)
     airflow.clear()
