@@ -157,7 +157,7 @@ async def ours(site: Site) -> AsyncIterator[Wait]:
         async with aclosing(cast("Any", trigger.run())) as events:
             event = await anext(events)
             known = time.time()
-        raise_unless_finished(event.payload, job_id)
+        raise_unless_finished(event.payload)
         return known
 
     yield wait

@@ -89,6 +89,21 @@ PARTS = {
             "remark": "why",
         },
     ),
+    "burst": Part(
+        "Many videos at once",
+        {
+            "": "contender",
+            "at once": "videos",
+            "succeeded": "succeeded",
+            "start to success p50, s": "total_p50_seconds",
+            "p95, s": "total_p95_seconds",
+            "ends of the renders spread over, s": "ready_spread_seconds",
+            "COMPLETED to success p50, s": "late_p50_seconds",
+            "p95, s ": "late_p95_seconds",
+            "loop blocked": "blocked",
+            "triggerer CPU per video, s": "cpu_seconds_per_video",
+        },
+    ),
     "outage": Part(
         "An outage of the API",
         {

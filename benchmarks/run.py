@@ -22,7 +22,7 @@ import report
 from common import Json, progress
 from report import RESULTS
 
-PARTS = ("polling", "triggerer", "slots", "outage")
+PARTS = ("polling", "triggerer", "slots", "burst", "outage")
 
 
 def conditions() -> Json:
