@@ -136,6 +136,7 @@ _CAUSES: Mapping[type[errors.ApiframeError], str] = {
     errors.AuthenticationError: "Check the API key in the connection {conn_id!r}",
     errors.InsufficientCreditsError: "Top up the credits of the account",
     errors.PermissionDeniedError: "Check that the API key in the connection {conn_id!r} is active and may do this",
-    errors.NotFoundError: "Check that the connection {conn_id!r} leads to the account that submitted the job",
+    errors.NotFoundError: "Check that the connection {conn_id!r} leads to the account that submitted the job. If the "
+    "job is gone for good, a changed request or idempotency_key is a new one",
     errors.ConflictError: "Take another idempotency_key, or leave it out",
 }

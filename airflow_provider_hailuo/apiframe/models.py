@@ -61,6 +61,9 @@ def is_http_url(value: str) -> bool:
     return absolute and value.isprintable() and " " not in value
 
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
 def is_nothing(value: object) -> bool:
     """Tell whether `value` is None or what templates make of it: text that is empty, blank or "None"."""
     return value is None or (isinstance(value, str) and value.strip() in {"", "None"})
@@ -237,7 +240,12 @@ def _known_status(value: Any) -> Any:
     return known if known in set(JobStatus) else value
 
 
-_JobId = Annotated[str, BeforeValidator(_text_of_number), AfterValidator(check_job_id)]
+def _canonical(job_id: str) -> str:
+    """Return a UUID in small letters (RFC 9562, 4), any other id as it is."""
+    return job_id.lower() if _UUID.fullmatch(job_id) else job_id
+
+
+_JobId = Annotated[str, BeforeValidator(_text_of_number), AfterValidator(check_job_id), AfterValidator(_canonical)]
 _Status = Annotated[str, BeforeValidator(_known_status)]
 
 

@@ -17,7 +17,7 @@ from airflow_provider_hailuo.apiframe.errors import (
     InvalidInputError,
     excerpt,
 )
-from airflow_provider_hailuo.apiframe.models import Account
+from airflow_provider_hailuo.apiframe.models import Account, is_nothing
 from airflow_provider_hailuo.compat import AirflowNotFoundException, BaseHook, Connection, get_async_connection
 
 CONNECTION_TYPE = get_provider_info()["connection-types"][0]
@@ -42,9 +42,9 @@ class HailuoHook(BaseHook):
     conn_type = CONNECTION_TYPE["connection-type"]
     hook_name = CONNECTION_TYPE["hook-name"]
 
-    def __init__(self, hailuo_conn_id: str = default_conn_name) -> None:
+    def __init__(self, hailuo_conn_id: str | None = default_conn_name) -> None:
         super().__init__()
-        self.hailuo_conn_id = hailuo_conn_id
+        self.hailuo_conn_id = self.default_conn_name if is_nothing(hailuo_conn_id) else str(hailuo_conn_id)
 
     def get_conn(self) -> Client:
         """Open a client.

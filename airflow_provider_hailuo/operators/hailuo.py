@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -17,7 +17,14 @@ from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.idempotency import nth_key
-from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, HAILUO_02, Job, JobStatus, VideoRequest
+from airflow_provider_hailuo.apiframe.models import (
+    FINAL_STATUSES,
+    HAILUO_02,
+    Job,
+    JobStatus,
+    VideoRequest,
+    is_nothing,
+)
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
 from airflow_provider_hailuo.compat import BaseOperator, StartTriggerArgs
 from airflow_provider_hailuo.exceptions import HailuoFailException, HailuoUnavailableException, Situation, explained
@@ -147,6 +154,8 @@ class HailuoGenerateOperator(BaseOperator):
             raise HailuoFailException(f"deferrable: {deferrable!r}: must be True or False")
         if isinstance(worker_visits, bool) or worker_visits not in range(MOST + 1):
             raise HailuoFailException(f"worker_visits: {worker_visits!r}: must be 0, 1 or 2")
+        if _is_literal(hailuo_conn_id) and not (is_nothing(hailuo_conn_id) or isinstance(hailuo_conn_id, str)):
+            raise HailuoFailException(f"hailuo_conn_id: {hailuo_conn_id!r}: must be the id of a connection, a text")
         if getattr(self, "multiple_outputs", False):
             raise HailuoFailException(
                 "multiple_outputs: True: the task returns one URL; its XCom 'job' is a dictionary"
@@ -227,9 +236,8 @@ class HailuoGenerateOperator(BaseOperator):
                 return str(seen["url"])
             # The trigger could leave nothing: look again.
             ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
-            with HailuoHook(submission.conn_id).get_conn() as client:
-                until = min(time.time() + LOOK_SECONDS, self._deadline(ti))
-                job = self._wait_here(client, JobPoll(str(submission.job_id), until, self.poll_interval))
+            until = min(time.time() + LOOK_SECONDS, self._deadline(ti))
+            job = self._wait_here(submission.conn_id, JobPoll(str(submission.job_id), until, self.poll_interval))
             return self._finish(ti, submissions, submission, job)
 
     def _execute(self, context: Context, left: Mapping[str, Any] | None = None) -> str:
@@ -248,8 +256,7 @@ class HailuoGenerateOperator(BaseOperator):
             submission, job = self._submit(ti, submissions, left)
             poll = JobPoll(str(submission.job_id), self._deadline(ti), self.poll_interval)
             if job is None and (nested or not self.deferrable):
-                with HailuoHook(submission.conn_id).get_conn() as client:
-                    job = self._wait_here(client, poll)
+                job = self._wait_here(submission.conn_id, poll)
             if job is not None:
                 return self._finish(ti, submissions, submission, job)
         self.defer(
@@ -275,6 +282,10 @@ class HailuoGenerateOperator(BaseOperator):
             self.log.info("worker_visits=%d cannot be had with %s: it is %d", self.worker_visits, blocker, visits)
         return visits
 
+    @property
+    def _conn_id(self) -> str:
+        return HailuoHook(self.hailuo_conn_id).hailuo_conn_id
+
     def _request_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _REQUEST_FIELDS}
 
@@ -296,7 +307,7 @@ class HailuoGenerateOperator(BaseOperator):
         first = submission.nth if submission else 1
         for n in count(first):
             new = False
-            with HailuoHook(submission.conn_id if submission else self.hailuo_conn_id).get_conn() as client:
+            with HailuoHook(submission.conn_id if submission else self._conn_id).get_conn() as client:
                 if submission is None:
                     submission = self._begun(ti, submissions, client.settings, n, salt)
                     if record.JOB_ID in (left or {}):
@@ -306,7 +317,7 @@ class HailuoGenerateOperator(BaseOperator):
                 submission, job = self._sent(client, ti, submissions, submission)
             if job is None or not _is_dead(job) or new or n == first + DEAD_JOBS - 1:
                 return submission, job
-            self.log.info("Job %s: ended without a video in an earlier try: another one is submitted", job.id)
+            self.log.info("Job %s: ended without a video: another one is submitted", job.id)
             submission = submissions.current = None
         raise AssertionError  # counting never ends
 
@@ -338,6 +349,7 @@ class HailuoGenerateOperator(BaseOperator):
             delivered=begun.delivered,
             body=body,
             own_key=own_key if invalid is None else begun.own_key,
+            conn_id=self._conn_id,
         )
         if note:
             self.log.info(note)
@@ -350,13 +362,13 @@ class HailuoGenerateOperator(BaseOperator):
         What the API tells of its request is taken from there; of the rest it is believed that it has not changed.
         """
         job = None
-        with suppress(errors.ApiframeError), HailuoHook(self.hailuo_conn_id).get_conn() as client:
+        with suppress(errors.ApiframeError), HailuoHook(self._conn_id).get_conn() as client:
             job = client.send(calls.get_job(job_id))
         told = {**(job.input or {}), "model": job.model} if job else {}
         known = {name: told[name] for name in ("prompt", "model", "hailuoParams") if told.get(name) is not None}
         cleared = ti.try_number > 1 and ti.max_tries != (self.retries or 0)
         max_tries = -1 if cleared else ti.max_tries or 0
-        return Submission("", {**body, **known}, self.hailuo_conn_id, max_tries, own_key=own_key, job_id=job_id)
+        return Submission("", {**body, **known}, self._conn_id, max_tries, own_key=own_key, job_id=job_id)
 
     def _begun(
         self, ti: Any, submissions: SubmissionRecord, settings: Settings, n: int, salt: str | None
@@ -366,10 +378,8 @@ class HailuoGenerateOperator(BaseOperator):
         more = [salt or ti.max_tries or 0]
         if getattr(ti, "task", self) is not self:
             more.append(self.task_id)
-        key = own_key or record.task_key(ti, self.hailuo_conn_id, settings, request, *more)
-        submission = Submission(
-            nth_key(key, n), request.to_wire(), self.hailuo_conn_id, ti.max_tries or 0, own_key, nth=n
-        )
+        key = own_key or record.task_key(ti, self._conn_id, settings, request, *more)
+        submission = Submission(nth_key(key, n), request.to_wire(), self._conn_id, ti.max_tries or 0, own_key, nth=n)
         submissions.begin(submission)
         return submission
 
@@ -423,12 +433,11 @@ class HailuoGenerateOperator(BaseOperator):
         if begun is not None and begun.job_id in {None, job_id}:
             submissions.current = replace(begun, job_id=job_id)
             return submissions.current
-        try:
+        body, own_key = event.get("body") or {}, None
+        with suppress(errors.InvalidInputError):
             request, own_key = self._wanted()
-            body = request.to_wire()
-        except errors.InvalidInputError:
-            body, own_key = {}, None
-        made = Submission(event.get("key") or "", body, self.hailuo_conn_id, ti.max_tries or 0, own_key, job_id)
+            body = body or request.to_wire()
+        made = Submission(event.get("key") or "", body, self._conn_id, ti.max_tries or 0, own_key, job_id)
         if job_id is not None or (event.get("in_doubt") and body):
             submissions.note(made)
         return made
@@ -441,19 +450,23 @@ class HailuoGenerateOperator(BaseOperator):
             return min(deadline, float(ti.start_date.timestamp()) + allowed)
         return deadline
 
-    def _wait_here(self, client: Client, poll: JobPoll) -> Job:
-        while True:
-            try:
-                decision = poll.on_job(client.send(calls.get_job(poll.job_id), retries=0), time.time())
-            except errors.ApiframeError as error:
-                decision = poll.on_error(error, time.time())
-            if isinstance(decision, Finished):
-                return decision.job
-            if isinstance(decision, GaveUp):
-                raise decision.error
-            if decision.news:
-                self.log.log(decision.level, decision.news)
-            time.sleep(decision.seconds)
+    def _wait_here(self, conn_id: str, poll: JobPoll) -> Job:
+        with ExitStack() as stack:
+            client = None
+            while True:
+                try:
+                    if client is None:
+                        client = stack.enter_context(HailuoHook(conn_id).get_conn())
+                    decision = poll.on_job(client.send(calls.get_job(poll.job_id), retries=0), time.time())
+                except errors.ApiframeError as error:
+                    decision = poll.on_error(error, time.time())
+                if isinstance(decision, Finished):
+                    return decision.job
+                if isinstance(decision, GaveUp):
+                    raise decision.error
+                if decision.news:
+                    self.log.log(decision.level, decision.news)
+                time.sleep(decision.seconds)
 
     def _finish(self, ti: Any, submissions: SubmissionRecord, submission: Submission, job: Job) -> str:
         """Push the XComs of a final `job` and return the URL of its video, or raise what it ended with."""
@@ -480,13 +493,13 @@ class HailuoGenerateOperator(BaseOperator):
         except errors.ApiframeError as error:
             current = submissions.current
             situation = Situation(
-                conn_id=current.conn_id if current else self.hailuo_conn_id,
+                conn_id=current.conn_id if current else self._conn_id,
                 job_id=current.job_id if current else None,
                 in_doubt=error.in_doubt
                 or submissions.in_doubt
                 or (unknown and not submissions.found and ti.try_number > 1),
                 tries_left=ti.try_number <= (ti.max_tries or 0),
-                kept=submissions.kept,
+                kept=submissions.keeps or (current is not None and current.own_key is not None),
                 retried=ti.try_number > 1,
             )
             # The cause is told in full, and its traceback would bury it.

@@ -48,7 +48,13 @@ def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def takes_up(
-    begun: Submission, *, max_tries: int, delivered: bool, body: Mapping[str, Any] | None, own_key: str | None
+    begun: Submission,
+    *,
+    max_tries: int,
+    delivered: bool,
+    body: Mapping[str, Any] | None,
+    own_key: str | None,
+    conn_id: str,
 ) -> tuple[bool, str | None]:
     """Decide whether a task goes on with what it has begun, or begins anew.
 
@@ -60,22 +66,21 @@ def takes_up(
     :param delivered: whether the video was delivered.
     :param body: what the task would send now; None if that cannot be said.
     :param own_key: the `idempotency_key` of the task now.
+    :param conn_id: its connection now; it goes on with the one that it has begun with.
     :return: whether it goes on, and what is worth a line in the log.
     """
     named = f"job {begun.job_id}" if begun.job_id else "the submission that was begun before"
-    changed = (body is not None and not same_video(begun.body, body)) or own_key != begun.own_key
+    where = f" and the connection {begun.conn_id!r}" if conn_id != begun.conn_id else ""
     if begun.max_tries == max_tries:
         differs = body is None or body != begun.body or own_key != begun.own_key
         note = "; its parameters render to something else by now, which changes nothing" if differs else ""
-        return True, f"This try goes on with {named}{note}"
+        return True, f"This try goes on with {named}{where}{note}"
     if delivered:
         return False, f"The task was cleared after it had delivered {named}: a new video is submitted"
-    if changed:
+    if (body is not None and not same_video(begun.body, body)) or own_key != begun.own_key:
         return False, f"The task was cleared with another request than that of {named}: a new video is submitted"
-    return (
-        True,
-        f"The task was cleared before it had delivered {named}: it goes on with that, and pays no second time",
-    )
+    paid = ", and pays no second time" if begun.job_id else ", under the same key"
+    return True, f"The task was cleared before it had delivered {named}: it goes on with that{where}{paid}"
 
 
 class SubmissionRecord:
@@ -90,6 +95,13 @@ class SubmissionRecord:
         self._log = logging.getLogger(__name__)
         self.current: Submission | None = None
         self.found = False
+        self._former: Submission | None = None
+        self._lost = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a later try will find what this one knows."""
+        return self.kept and not self._lost
 
     @property
     def kept(self) -> bool:
@@ -115,8 +127,14 @@ class SubmissionRecord:
         if not isinstance(stored, dict):
             return None
         known = {field.name: stored[field.name] for field in fields(Submission) if field.name in stored}
-        self.current, self.found = Submission(**known), True
-        return self.current
+        try:
+            submission = Submission(**known)
+            same_video(submission.body, {})
+        except (TypeError, AttributeError):
+            raise _refusal(f"read: {STATE_KEY!r} holds something else than a submission; delete it there") from None
+        self.current = self._former = submission
+        self.found = True
+        return submission
 
     def begin(self, submission: Submission) -> None:
         """Write down what is going to be sent.
@@ -130,20 +148,25 @@ class SubmissionRecord:
         self.current, self.found = submission, False
 
     def note(self, submission: Submission) -> None:
-        """Write down what has become of it, if that is possible: the key is there already."""
+        """Write down what has become of it, if that is possible: as a rule the key is there already."""
+        was_there = self.current is not None and self.current.key == submission.key
         self.current = submission
         try:
             self._save(submission)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
+            self._lost = not was_there
             self._log.warning("The task state store could not be written: %s", _said(error))
 
     def forget(self) -> None:
-        """Remove what was certainly refused."""
+        """Remove what was certainly refused, and put back what was there before."""
         self.current = None
         if self._store is None:
             return
         try:
-            self._store.delete(STATE_KEY)
+            if self._former is None:
+                self._store.delete(STATE_KEY)
+            else:
+                self._save(self._former)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
             self._log.warning("The task state store could not be written: %s", _said(error))
 

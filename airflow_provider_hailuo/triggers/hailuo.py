@@ -82,8 +82,8 @@ class HailuoJobTrigger(BaseTrigger):
         now = asyncio.get_running_loop().time
         settled = now() + SETTLE_SECONDS
         poll = JobPoll(self.job_id, self.deadline, self.poll_interval)
-        look_up = HailuoHook(self.hailuo_conn_id).get_async_settings
-        end = await wait_for_job(poll, self.log.log, self.hailuo_conn_id, look_up)
+        hook = HailuoHook(self.hailuo_conn_id)
+        end = await wait_for_job(poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings)
         facts = {"job_id": self.job_id, "try_number": self.try_number}
         event = await _event(self, facts, end, self.request, {}, end_task=self.end_from_trigger)
         if not isinstance(event, TaskSuccessEvent):
@@ -154,7 +154,7 @@ class HailuoGenerateTrigger(BaseTrigger):
 
     async def _generate(self, ti: Any) -> TriggerEvent:
         facts: dict[str, Any] = {"job_id": None, "try_number": ti.try_number}
-        look_up = HailuoHook(self.hailuo_conn_id).get_async_settings
+        hook = HailuoHook(self.hailuo_conn_id)
         try:
             # A triggerer before may have submitted: then it does not matter what the templates render to by now, or
             # where the connection leads.
@@ -165,15 +165,15 @@ class HailuoGenerateTrigger(BaseTrigger):
         if job_id is not None:
             self.log.info("Job %s: was submitted before; looking on", job_id)
             poll = JobPoll(job_id, self._deadline(), self.poll_interval)
-            end = await wait_for_job(poll, self.log.log, self.hailuo_conn_id, look_up)
+            end = await wait_for_job(poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings)
             return await _event(self, facts, end, self._shown(), {}, end_task=True)
         xcoms: dict[str, Any] = {}
         try:
             request = VideoRequest(**self._request_fields())
             key = calls.check_idempotency_key(self.idempotency_key)
-            async with shared_watcher(self.hailuo_conn_id, look_up) as (settings, watcher):
+            async with shared_watcher(hook.hailuo_conn_id, hook.get_async_settings) as (settings, watcher):
                 # The id is the same when another triggerer runs this again, and another in a run that is made again.
-                facts["key"] = key or record.task_key(ti, self.hailuo_conn_id, settings, request, str(ti.id))
+                facts["key"] = key or record.task_key(ti, hook.hailuo_conn_id, settings, request, str(ti.id))
                 submission = await self._submit(watcher, facts["key"], request)
                 if submission.status in FINAL_STATUSES - {JobStatus.COMPLETED}:
                     return TriggerEvent(START_ON_WORKER)  # it may submit another one
@@ -186,6 +186,8 @@ class HailuoGenerateTrigger(BaseTrigger):
             self.log.warning("The triggerer cannot submit, a worker has to: %s", error)
             return TriggerEvent(START_ON_WORKER)
         except errors.ApiframeError as error:
+            if error.in_doubt:
+                facts["body"] = request.to_wire()  # a retry has to send the same
             return TriggerEvent({**facts, **_failure(error)})
         return await _event(self, facts, end, self._shown(), xcoms, end_task=True)
 

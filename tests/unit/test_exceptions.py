@@ -181,8 +181,9 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             HailuoUnavailableException,
             (
                 "Apiframe answers: so it is (HTTP 404, job job_1). The job goes on, and is paid if it completes. "
-                "Check that the connection 'conn' leads to the account that submitted the job. A retry takes it "
-                "up again and does not pay twice."
+                "Check that the connection 'conn' leads to the account that submitted the job. If the job is "
+                "gone for good, a changed request or idempotency_key is a new one. A retry takes it up again and does "
+                "not pay twice."
             ),
         ),
         (

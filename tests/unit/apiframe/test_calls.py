@@ -311,3 +311,18 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None):
 
 def test_retry_after_may_be_absent():
     assert calls.retry_after_seconds({}, NOW) is None
+
+
+def test_a_uuid_is_the_same_in_capitals():
+    job_id = "B2C3D4E5-F6A7-8901-BCDE-F23456789012"
+    submission = calls.generate_video(VideoRequest(prompt="x")).parse(202, {}, f'{{"jobId": "{job_id}"}}'.encode())
+    job = calls.get_job(submission.job_id).parse(200, {}, f'{{"id": "{job_id}", "status": "QUEUED"}}'.encode())
+
+    assert submission.job_id == job.id == job_id.lower()
+
+
+@pytest.mark.parametrize("answer", [b'{"jobId": "job_1"}', b'{"jobId": "job_1", "status": null}'])
+def test_a_submission_without_a_status_is_one(answer: bytes):
+    submission = calls.generate_video(VideoRequest(prompt="x")).parse(202, {}, answer)
+
+    assert (submission.job_id, submission.status) == ("job_1", None)

@@ -404,3 +404,13 @@ def test_a_worker_that_goes_on_for_a_trigger_takes_no_retry_for_a_clear(
 
     assert airflow.resume(later, START_ON_WORKER, next_try=next_try) == url("job_1")
     assert world.paid == 1
+
+
+def test_in_doubt_a_retry_sends_what_the_trigger_has_sent(world: World, airflow: Airflow):
+    submitted_by_a_trigger(world, airflow)
+    lost = {**LOST, "try_number": 1, "body": VideoRequest(prompt="a sunrise").to_wire()}
+    with pytest.raises(HailuoUnavailableException):
+        airflow.resume(operator(prompt="a sunset by now"), lost)
+
+    assert airflow.run(waiting(prompt="a sunset by now")) == url("job_1")
+    assert len(world.jobs) == 1

@@ -75,14 +75,16 @@ def kill() -> None:
 def test_a_retry_goes_on_and_a_cleared_task_does_if_the_same_video_is_owed(
     begun: Submission, now: dict[str, Any], goes_on: bool, told: str
 ):
-    decided, note = takes_up(begun, **{"max_tries": 3, "delivered": False, "body": BODY, "own_key": None, **now})
+    decided, note = takes_up(
+        begun, **{"max_tries": 3, "delivered": False, "body": BODY, "own_key": None, "conn_id": BEGUN.conn_id, **now}
+    )
 
     assert decided is goes_on
     assert told in note
 
 
 def test_a_retry_that_renders_to_the_same_does_not_claim_otherwise():
-    _, note = takes_up(BEGUN, max_tries=3, delivered=False, body=BODY, own_key=None)
+    _, note = takes_up(BEGUN, max_tries=3, delivered=False, body=BODY, own_key=None, conn_id=BEGUN.conn_id)
 
     assert note == "This try goes on with job job_1"
 
@@ -672,3 +674,74 @@ def test_an_exception_is_one_that_airflow_retries(world: World, airflow: Airflow
     with pytest.raises(AirflowException) as raised:
         airflow.run(operator())
     assert not isinstance(raised.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("max_tries", [3, 4])
+def test_another_connection_by_now_is_not_passed_over(max_tries: int):
+    goes_on, note = takes_up(BEGUN, max_tries=max_tries, delivered=False, body=BODY, own_key=None, conn_id="another")
+
+    assert goes_on
+    assert f"and the connection {BEGUN.conn_id!r}" in str(note)
+
+
+def test_a_changed_request_that_is_refused_leaves_the_job_that_is_owed(world: World, airflow: Airflow):
+    airflow.run(operator())
+    airflow.clear()
+    world.before_post = refuse(402)
+    with pytest.raises(AirflowFailException):
+        airflow.run(waiting(prompt="a sunset"))
+    world.before_post = nothing
+    airflow.clear()
+
+    assert airflow.run(waiting()) == url("job_1")
+    assert world.paid == 1
+
+
+@pytest.mark.parametrize(
+    "stored", [{"key": "k"}, {"key": "k", "body": None, "conn_id": "c", "max_tries": 1}], ids=str
+)
+def test_what_is_no_submission_any_more_is_named(world: World, airflow: Airflow, stored: dict[str, Any]):
+    airflow.store.set(STATE_KEY, stored)
+
+    with pytest.raises(HailuoUnavailableException, match=f"'{STATE_KEY}' holds something else"):
+        airflow.run(operator())
+    assert world.posts == []
+
+
+def test_where_nothing_could_be_written_down_clearing_is_not_advised(world: World, airflow: Airflow):
+    airflow.store.on_set = away
+    airflow.try_number, airflow.max_tries = 1, 0
+    timed_out = {
+        "job_id": "job_1",
+        "error": "JobTimeoutError",
+        "message": "too late",
+        "status": None,
+        "request_id": None,
+        "try_number": 1,
+    }
+
+    with pytest.raises(HailuoJobTimeoutException, match="Clearing the task would pay for another one"):
+        airflow.resume(operator(), timed_out)
+
+
+@pytest.mark.parametrize("conn_id", [None, "", " ", "None"])
+def test_a_connection_that_renders_to_nothing_is_the_default_one(world: World, airflow: Airflow, conn_id: str | None):
+    airflow.run(operator(hailuo_conn_id=conn_id))
+
+    assert airflow.store.submission["conn_id"] == "hailuo_default"
+
+
+def test_a_connection_that_cannot_be_looked_up_for_a_moment_ends_no_wait_on_the_worker(
+    world: World, airflow: Airflow
+):
+    airflow.run(operator())
+    world.now += 60
+    del world.connections["hailuo_default"]
+
+    def back(seconds: float) -> None:
+        world.now += seconds
+        world.connections["hailuo_default"] = "afk_1"
+
+    world.sleep = back
+
+    assert airflow.resume(operator(), airflow.event()) == url("job_1")
