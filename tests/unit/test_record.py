@@ -131,6 +131,54 @@ def test_the_link_is_written_past_the_xcom_backend(monkeypatch: pytest.MonkeyPat
     assert written == [("Backend", "return_value", "u"), ("BaseXCom", record.LINK, "u")]
 
 
+@pytest.mark.skipif(not record.TRIGGERS_WRITE_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+def test_videos_write_their_xcoms_a_few_at_a_time_and_in_turn(monkeypatch: pytest.MonkeyPatch):
+    written: list[str] = []
+    writing: set[str] = set()
+    most = 0
+
+    async def aset(key: str, value: str, **_: object) -> None:
+        nonlocal most
+        writing.add(value)
+        most = max(most, len(writing))
+        await asyncio.sleep(0)
+        if key == "last":
+            writing.remove(value)
+            written.append(value)
+
+    monkeypatch.setattr(record, "XCom", SimpleNamespace(aset=aset))
+    videos = [str(n) for n in range(5 * record.WRITERS)]
+
+    async def leave_all() -> None:
+        await asyncio.gather(*(record.leave(task_instance(), {"job": video, "last": video}) for video in videos))
+
+    # Each event loop has turns of its own.
+    for _ in range(2):
+        asyncio.run(leave_all())
+
+    assert most == record.WRITERS
+    assert written == videos * 2
+
+
+@pytest.mark.skipif(not record.TRIGGERS_WRITE_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+def test_what_hangs_holds_up_no_other_video(monkeypatch: pytest.MonkeyPatch):
+    async def aset(key: str, value: str, **_: object) -> None:
+        await (asyncio.Event().wait() if value == "hangs" else asyncio.sleep(0))
+
+    monkeypatch.setattr(record, "XCom", SimpleNamespace(aset=aset))
+    monkeypatch.setattr(record, "WRITE_SECONDS", 0.01)
+    values = [*["hangs"] * record.WRITERS, "u"]
+
+    async def leave_all() -> list[object]:
+        leaving = (record.leave(task_instance(), {"return_value": value}) for value in values)
+        return await asyncio.gather(*leaving, return_exceptions=True)
+
+    *hung, done = asyncio.run(leave_all())
+
+    assert [type(error) for error in hung] == [asyncio.TimeoutError] * record.WRITERS
+    assert done is None
+
+
 def test_a_conflict_names_the_key_and_the_prompt():
     error = ConflictError("so it is", status=409)
 
