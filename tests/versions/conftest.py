@@ -1,6 +1,6 @@
 """The running Airflow of tests/versions, of the version that is installed, and a sandbox for each of its DAGs.
 
-`LOCAL_AIRFLOW_DATABASE=postgres` runs it on PostgreSQL, else it is SQLite.
+It runs on PostgreSQL, where tasks run side by side in Airflow 2 too; `LOCAL_AIRFLOW_DATABASE=sqlite` is for SQLite.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def situations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Situations]
             Path(__file__).parent / "dags",
             wait_for=SITUATIONS,
             connections={} if CONNECTIONS_IN_ENVIRONMENT else connections,
-            database="postgres" if os.environ.get("LOCAL_AIRFLOW_DATABASE") == "postgres" else "sqlite",
+            database="sqlite" if os.environ.get("LOCAL_AIRFLOW_DATABASE") == "sqlite" else "postgres",
             config={
                 "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
                 # How soon another triggerer takes over.

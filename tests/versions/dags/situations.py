@@ -75,7 +75,7 @@ with situation("timeout_cleared"):
     HailuoGenerateOperator(task_id="video", prompt="x", timeout=4)
 
 with situation("execution_timeout"):
-    HailuoGenerateOperator(task_id="video", prompt="[[stall]] x", execution_timeout=timedelta(seconds=15))
+    HailuoGenerateOperator(task_id="video", prompt="[[stall]] x", execution_timeout=timedelta(minutes=2))
 
 with situation("killed", retries=2):
     DyingOperator(task_id="video", prompt="x")
