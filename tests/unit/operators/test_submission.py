@@ -512,6 +512,18 @@ def test_a_request_that_was_changed_and_cleared_is_a_new_job(
     assert airflow.run(waiting()) == url("job_2")
 
 
+def test_a_refusal_of_the_new_job_is_final_as_that_of_a_first_one(world: World, airflow: Airflow):
+    assert airflow.run(waiting()) == url("job_1")
+    airflow.clear()
+    world.before_post = refuse(402)
+
+    with pytest.raises(AirflowFailException, match="Nothing was paid") as raised:
+        airflow.run(waiting())
+    # The message tells all; what it was made of would bury it.
+    assert raised.value.__suppress_context__
+    assert raised.value.__cause__ is None
+
+
 def test_an_invalid_request_after_a_clear_names_a_job_that_is_owed_and_no_other(world: World, airflow: Airflow):
     invalid = waiting()
     invalid.resolution = "4k"

@@ -121,6 +121,7 @@ def test_it_is_made_again_from_what_it_serialises():
     path, arguments = first.serialize()
 
     assert path == "airflow_provider_hailuo.triggers.hailuo.HailuoJobTrigger"
+    assert (arguments["job_id"], arguments["try_number"]) == (JOB_ID, 3)
     assert HailuoJobTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
     assert len(json.dumps(arguments)) < 300
 
