@@ -10,7 +10,7 @@ from airflow_provider_hailuo.compat import AirflowException, AirflowFailExceptio
 
 
 class HailuoFailException(AirflowFailException):
-    """Nothing was paid, and no retry can mend it: input, key, credits, rights (400, 401, 402, 403, 404, 409)."""
+    """No retry can mend it: input, key, credits, rights, by which nothing was paid, or a video that was purged."""
 
 
 class HailuoException(AirflowException):
@@ -78,6 +78,8 @@ def _sentence(text: str) -> str:
 def _kind(error: errors.ApiframeError, situation: Situation) -> type[AirflowException]:
     if isinstance(error, errors.JobTimeoutError):
         return HailuoJobTimeoutException
+    if isinstance(error, errors.JobExpiredError):
+        return HailuoFailException  # to pay once more is for people to decide
     if isinstance(error, errors.JobError):
         return HailuoJobFailedException
     if isinstance(error, errors.RateLimitError):
@@ -115,7 +117,7 @@ def _next(error: errors.ApiframeError, situation: Situation, kind: type[AirflowE
     if isinstance(error, errors.JobFailedError):
         return f"{whoever} renders it anew"
     if isinstance(error, errors.JobExpiredError):
-        return f"{whoever} renders it anew, which costs credits again"
+        return "Clearing the task renders it anew, which costs credits again"
     if not situation.may_be_paid:
         return "Then clear the task" if issubclass(kind, AirflowFailException) else f"{whoever} submits it"
     if situation.tries_left or situation.kept:

@@ -72,7 +72,7 @@ def request_facts(body: Mapping[str, Any]) -> dict[str, Any]:
 
     :param body: its JSON body, `VideoRequest.to_wire()`.
     """
-    params = body.get("hailuoParams", {})
+    params = body.get("hailuoParams") or {}
     return {
         "prompt": body.get("prompt"),
         "model": body.get("model"),

@@ -10,10 +10,10 @@ from airflow_provider_hailuo import exceptions
 if TYPE_CHECKING:
     from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy
 
-RETRY_DELAYS = {
+RETRY_DELAYS: dict[type[exceptions.HailuoException], tuple[timedelta | None, str]] = {
     exceptions.HailuoJobTimeoutException: (timedelta(seconds=1), "the job renders on: take it up again at once"),
     exceptions.HailuoJobFailedException: (timedelta(seconds=30), "render it anew"),
-    exceptions.HailuoUnavailableException: (timedelta(minutes=1), "wait for the API to come back"),
+    exceptions.HailuoUnavailableException: (None, "wait for what is out to come back, as long as the task says"),
     exceptions.HailuoRateLimitException: (timedelta(minutes=2), "let the rate limit pass"),
 }
 """How long to wait before the next try, by what the task failed with, and why."""
@@ -22,9 +22,11 @@ RETRY_DELAYS = {
 def hailuo_retry_policy() -> ExceptionRetryPolicy:
     """Return a policy for `HailuoGenerateOperator(retry_policy=...)`: each failure is retried after its own delay.
 
-    A timeout is retried after 1 s, a failed render after 30 s, an outage after 1 minute, a rate limit after 2
-    minutes; what no retry can mend fails at once, and anything else follows `retry_delay`. `retries` still says how
-    often. Raises `ImportError` on Airflow before 3.3, which has no retry policies.
+    A timeout is retried after 1 s, a failed render after 30 s, a rate limit after 2 minutes; what no retry can mend
+    fails at once, and an outage, like anything else, follows `retry_delay`. `retries` still says how often.
+
+    :return: the policy.
+    :raises ImportError: this Airflow is older than 3.3, and has no retry policies.
     """
     try:
         from airflow.sdk.definitions.retry_policy import (  # noqa: PLC0415

@@ -35,7 +35,7 @@ REFUSALS = 3
 """How often it has to do so meanwhile, however long the pauses are."""
 
 URL_SECONDS = 30.0
-"""How long a job may be COMPLETED without a URL before that is believed: replicas lag behind."""
+"""How long a job may be COMPLETED without a URL, or purged, before that is believed: replicas lag behind."""
 
 _KNOWN_STATUSES = frozenset(JobStatus)
 
@@ -158,7 +158,7 @@ class JobPoll:
         return self._wait(seconds, now, f"the last look failed: {error.without_job()}", news)
 
     def _may_get_its_url(self, job: Job, now: float) -> bool:
-        lacks_it = job.status == JobStatus.COMPLETED and not job.expired and job.video_url is None
+        lacks_it = job.status == JobStatus.COMPLETED and (bool(job.expired) or job.video_url is None)
         self._without_url.look(now, holds=lacks_it)
         return lacks_it and self._without_url.seconds < URL_SECONDS and now < self.deadline
 

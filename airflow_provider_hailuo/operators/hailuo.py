@@ -343,6 +343,7 @@ class HailuoGenerateOperator(BaseOperator):
         if invalid is not None and begun.max_tries != ti.max_tries:
             submissions.current = None if begun.delivered else begun
             raise invalid
+        submissions.cleared = begun.max_tries != ti.max_tries
         goes_on, note = takes_up(
             begun,
             max_tries=ti.max_tries,
@@ -408,18 +409,22 @@ class HailuoGenerateOperator(BaseOperator):
         ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
         if status is not None and status not in FINAL_STATUSES:
             return submission, None
-        return submission, self._look(client, str(submission.job_id))
+        return submission, self._look(client, str(submission.job_id), cleared=submissions.cleared)
 
-    def _look(self, client: Client, job_id: str) -> Job | None:
-        """Return the job if it is final; what cannot be seen just now is waited for."""
+    def _look(self, client: Client, job_id: str, *, cleared: bool) -> Job | None:
+        """Return the job if it is final; what cannot be seen just now is waited for.
+
+        That a video is purged is believed at once of a task that was `cleared`: then another one is wanted.
+        """
         try:
             job = client.send(calls.get_job(job_id))
         except errors.ApiframeError as error:
             self.log.warning("Job %s: cannot see it: %s", job_id, error.without_job())
             return None
+        if not job.is_final or (job.status == JobStatus.COMPLETED and job.expired and not cleared):
+            return None
         # COMPLETED a moment before its URL is there.
-        unfinished = job.status == JobStatus.COMPLETED and not job.expired and job.video_url is None
-        return job if job.is_final and not unfinished else None
+        return None if job.status == JobStatus.COMPLETED and not job.expired and job.video_url is None else job
 
     def _resumed(self, ti: Any, submissions: SubmissionRecord, event: Mapping[str, Any]) -> Submission:
         """Return the submission that `event` is about; what a trigger has made is written down for a later try."""
@@ -460,6 +465,8 @@ class HailuoGenerateOperator(BaseOperator):
                     decision = poll.on_job(client.send(calls.get_job(poll.job_id), retries=0), time.time())
                 except errors.ApiframeError as error:
                     decision = poll.on_error(error, time.time())
+                    if isinstance(error, errors.AuthenticationError | errors.PermissionDeniedError):
+                        client = None  # the key may have been replaced
                 if isinstance(decision, Finished):
                     return decision.job
                 if isinstance(decision, GaveUp):

@@ -10,11 +10,10 @@ from typing import Any
 from airflow_provider_hailuo.apiframe.errors import excerpt
 from airflow_provider_hailuo.compat import Context
 from airflow_provider_hailuo.exceptions import HailuoUnavailableException
+from airflow_provider_hailuo.record import request_facts
 
 STATE_KEY = "hailuo_submission"
 """The key of the submission in Airflow's task state store."""
-
-_ANNOUNCEMENTS = frozenset({"webhookUrl", "webhookEvents"})
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,12 @@ class Submission:
 
 def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two bodies ask for the same video, wherever it is announced."""
-    return all(one.get(name) == other.get(name) for name in (one.keys() | other.keys()) - _ANNOUNCEMENTS)
+    return _video(one) == _video(other)
+
+
+def _video(body: Mapping[str, Any]) -> dict[str, Any]:
+    params = {"prompt_optimizer": True, **(body.get("hailuoParams") or {})}
+    return {**params, **request_facts(body)}
 
 
 def takes_up(
@@ -95,6 +99,7 @@ class SubmissionRecord:
         self._log = logging.getLogger(__name__)
         self.current: Submission | None = None
         self.found = False
+        self.cleared = False
         self._former: Submission | None = None
         self._lost = False
 
@@ -151,6 +156,8 @@ class SubmissionRecord:
         """Write down what has become of it, if that is possible: as a rule the key is there already."""
         was_there = self.current is not None and self.current.key == submission.key
         self.current = submission
+        if self.found:
+            self._former = submission
         try:
             self._save(submission)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises

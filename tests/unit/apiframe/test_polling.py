@@ -71,7 +71,6 @@ def look_on(waiting: JobPoll, looks: list[errors.ApiframeError | Job], pause: fl
 
 FINAL = [
     {"status": "COMPLETED", "result": {"videoUrl": URL}},
-    {"status": "COMPLETED", "expired": True},
     {"status": "FAILED"},
     {"status": "CANCELLED"},
 ]
@@ -83,8 +82,9 @@ def test_a_final_job_ends_the_wait_at_once_even_after_the_deadline(fields: dict,
     assert poll().on_job(job(**fields), now) == Finished(job(**fields))
 
 
-def test_a_job_that_is_completed_without_a_url_is_looked_at_again_for_a_while_before_that_is_believed():
-    waiting, without = poll(), job("COMPLETED", progress=100, result={"videoUrl": " "})
+@pytest.mark.parametrize("lacks_it", [{"result": {"videoUrl": " "}}, {"result": {"videoUrl": URL}, "expired": True}])
+def test_a_job_that_is_completed_without_a_url_is_looked_at_again_for_a_while_before_that_is_believed(lacks_it: dict):
+    waiting, without = poll(), job("COMPLETED", progress=100, **lacks_it)
 
     *waits, end = look_on(waiting, [without] * 100, pause=5)
 

@@ -66,7 +66,8 @@ def kill() -> None:
         (BEGUN, {"max_tries": 7, "delivered": True}, False, "cleared after it had delivered job job_1: a new video"),
         (BEGUN, {"max_tries": 7, "body": {**BODY, "prompt": "a sunset"}}, False, "another request than that of job"),
         (BEGUN, {"max_tries": 7, "body": {**BODY, "webhookUrl": "https://x.example"}}, True, "goes on with that"),
-        (BEGUN, {"max_tries": 7, "body": {**BODY, "hailuoParams": {}}}, False, "another request"),
+        (BEGUN, {"max_tries": 7, "body": {**BODY, "hailuoParams": {"duration": 6}}}, True, "goes on with that"),
+        (BEGUN, {"max_tries": 7, "body": {**BODY, "hailuoParams": {"duration": 10}}}, False, "another request"),
         (BEGUN, {"max_tries": 7, "own_key": "mine"}, False, "another request"),
         (replace(BEGUN, own_key="mine"), {"max_tries": 7}, False, "another request"),
         (replace(BEGUN, own_key="mine"), {"max_tries": 7, "own_key": "mine"}, True, "goes on with that"),
@@ -358,16 +359,17 @@ def test_a_refusal_of_the_first_submission_leaves_no_record(world: World, airflo
     assert airflow.store.submission is None
 
 
-@pytest.mark.parametrize("status", ["FAILED", "CANCELLED", "EXPIRED"])
+@pytest.mark.parametrize(
+    ("status", "cleared"), [("FAILED", False), ("FAILED", True), ("CANCELLED", False), ("EXPIRED", True)]
+)
 @pytest.mark.parametrize("own_key", [None, "order-7"])
-@pytest.mark.parametrize("cleared", [False, True])
 def test_a_dead_job_makes_room_for_a_new_one(
     world: World, airflow: Airflow, status: str, own_key: str | None, cleared: bool
 ):
     dead = {"status": "COMPLETED", "expired": True} if status == "EXPIRED" else {"status": status}
     world.outcomes = [dead, dead]
     for n in (1, 2):
-        with pytest.raises(HailuoJobFailedException, match=f"job_{n}"):
+        with pytest.raises((HailuoJobFailedException, AirflowFailException), match=f"job_{n}"):
             airflow.run(waiting(prompt=f"a sunrise {0 if cleared else n}", idempotency_key=own_key))
         if cleared:
             airflow.clear()
@@ -377,6 +379,30 @@ def test_a_dead_job_makes_room_for_a_new_one(
         ["0"] * 3 if cleared else ["1", "2", "3"]
     )
     assert len({key for key, _ in world.posts}) == 3
+
+
+def test_no_retry_pays_again_for_a_video_that_has_been_purged(world: World, airflow: Airflow):
+    airflow.run(operator())
+    world.now += 60
+    world.jobs["job_1"]["outcome"] = {"status": "COMPLETED", "expired": True}
+
+    for _ in range(2):
+        with pytest.raises(
+            AirflowFailException, match="Clearing the task renders it anew, which costs credits again"
+        ):
+            airflow.run(waiting())
+    assert len(world.posts) == 1
+
+
+def test_a_delivered_video_is_not_taken_up_again_because_the_next_one_was_refused(world: World, airflow: Airflow):
+    airflow.run(waiting())
+    airflow.clear()
+    world.before_post = refuse(429)
+    with pytest.raises(HailuoException):
+        airflow.run(waiting())
+    world.before_post = nothing
+
+    assert airflow.run(waiting()) == url("job_2")
 
 
 def test_a_job_that_is_dead_as_soon_as_it_is_submitted_ends_the_try(
