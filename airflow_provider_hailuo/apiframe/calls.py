@@ -15,6 +15,7 @@ import pydantic
 import pydantic_core
 
 from airflow_provider_hailuo.apiframe import errors
+from airflow_provider_hailuo.apiframe.idempotency import KEY_CHARACTERS
 from airflow_provider_hailuo.apiframe.models import (
     Account,
     Job,
@@ -29,7 +30,6 @@ from airflow_provider_hailuo.apiframe.models import (
 T = TypeVar("T")
 M = TypeVar("M", bound=pydantic.BaseModel)
 
-IDEMPOTENCY_KEY_CHARACTERS = 255
 
 _ERRORS: Mapping[int, type[errors.ApiframeError]] = {
     400: errors.BadRequestError,
@@ -116,7 +116,7 @@ def check_idempotency_key(value: object) -> str | None:
     """
     if is_nothing(value):
         return None
-    longest = IDEMPOTENCY_KEY_CHARACTERS
+    longest = KEY_CHARACTERS
     if isinstance(value, str) and re.fullmatch(rf"[!-~]([ -~]{{0,{longest - 2}}}[!-~])?", value):
         return value
     problem = f"must be text of 1 to {longest} printable ASCII characters, with no blank at either end"

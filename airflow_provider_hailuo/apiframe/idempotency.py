@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from airflow_provider_hailuo.apiframe.models import VideoRequest
 
 READABLE_CHARACTERS = 120
+KEY_CHARACTERS = 255
+"""The longest key that the API takes (Apiframe reference, "Idempotency")."""
 
 
 def derive_key(readable: str, identity: Sequence[str | int], request: VideoRequest) -> str:
@@ -26,5 +28,9 @@ def derive_key(readable: str, identity: Sequence[str | int], request: VideoReque
 
 
 def nth_key(key: str, n: int) -> str:
-    """Return the `n`-th key (1 or more) of the sequence that begins with `key`: `key`, `key/2`, `key/3`, ..."""
-    return key if n == 1 else f"{key}/{n}"
+    """Return the `n`-th key (1 or more) of the sequence that begins with `key`: `key`, `key/2`, `key/3`, ...
+
+    A key of the greatest length is cut for that.
+    """
+    suffix = "" if n == 1 else f"/{n}"
+    return f"{key[: KEY_CHARACTERS - len(suffix)]}{suffix}"

@@ -197,7 +197,9 @@ def video_url(job: Job) -> str:
         reason = (
             excerpt(job.error if isinstance(job.error, str) else repr(job.error)) if job.error else "no reason given"
         )
-        raise JobFailedError(f"The render ended as {job.status}: {reason}. {_refund(job)}", job_id=job.id)
+        raise JobFailedError(
+            f"The render ended as {job.status}: {reason.rstrip(' .')}. {_refund(job)}", job_id=job.id
+        )
     if job.expired:
         raise JobExpiredError("The video was rendered and paid, but its file has been purged", job_id=job.id)
     if job.video_url is None:

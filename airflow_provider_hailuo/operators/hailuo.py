@@ -307,14 +307,22 @@ class HailuoGenerateOperator(BaseOperator):
         first = submission.nth if submission else 1
         for n in count(first):
             new = False
-            with HailuoHook(submission.conn_id if submission else self._conn_id).get_conn() as client:
-                if submission is None:
-                    submission = self._begun(ti, submissions, client.settings, n, salt)
-                    if record.JOB_ID in (left or {}):
-                        record.forget_job(ti)
-                    # Under a key that nothing else can have it is of this try, even if it is dead at once.
-                    new = salt is not None and submission.own_key is None
-                submission, job = self._sent(client, ti, submissions, submission)
+            try:
+                with HailuoHook(submission.conn_id if submission else self._conn_id).get_conn() as client:
+                    if submission is None:
+                        submission = self._begun(ti, submissions, client.settings, n, salt)
+                        if record.JOB_ID in (left or {}):
+                            record.forget_job(ti)
+                        # Under a key that nothing else can have it is of this try, even if it is dead at once.
+                        new = salt is not None and submission.own_key is None
+                    submission, job = self._sent(client, ti, submissions, submission)
+            except errors.CredentialsUnavailableError as error:
+                if submission is None or submission.job_id is None:
+                    raise
+                # What is known is waited for, and whoever waits looks the connection up again.
+                self.log.warning("Job %s: cannot see it: %s", submission.job_id, error)
+                ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
+                return submission, None
             if job is None or not _is_dead(job) or new or n == first + DEAD_JOBS - 1:
                 return submission, job
             self.log.info("Job %s: ended without a video: another one is submitted", job.id)

@@ -42,13 +42,14 @@ class Submission:
 
 
 def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two bodies ask for the same video, wherever it is announced."""
-    return _video(one) == _video(other)
+    """Return whether two bodies ask for the same video, wherever it is announced; of an empty one nothing is known."""
+    return not (one and other) or _video(one) == _video(other)
 
 
 def _video(body: Mapping[str, Any]) -> dict[str, Any]:
     params = {"prompt_optimizer": True, **(body.get("hailuoParams") or {})}
-    return {**params, **request_facts(body)}
+    facts = request_facts(body)
+    return {**params, **facts, "prompt": str(facts["prompt"]).strip()}
 
 
 def takes_up(
@@ -101,6 +102,7 @@ class SubmissionRecord:
         self.found = False
         self.cleared = False
         self._former: Submission | None = None
+        self._began = False
         self._lost = False
 
     @property
@@ -136,7 +138,10 @@ class SubmissionRecord:
             submission = Submission(**known)
             same_video(submission.body, {})
         except (TypeError, AttributeError):
-            raise _refusal(f"read: {STATE_KEY!r} holds something else than a submission; delete it there") from None
+            raise HailuoUnavailableException(
+                f"{STATE_KEY!r} in the task state store holds something else than a submission: delete it on the "
+                "page 'Task State Store' of the task instance. A job that it named is not known any more"
+            ) from None
         self.current = self._former = submission
         self.found = True
         return submission
@@ -150,13 +155,13 @@ class SubmissionRecord:
             self._save(submission)
         except Exception as error:
             raise _refusal(f"written: {_said(error)}") from error
-        self.current, self.found = submission, False
+        self.current, self.found, self._began = submission, False, True
 
     def note(self, submission: Submission) -> None:
         """Write down what has become of it, if that is possible: as a rule the key is there already."""
         was_there = self.current is not None and self.current.key == submission.key
         self.current = submission
-        if self.found:
+        if not self._began:
             self._former = submission
         try:
             self._save(submission)

@@ -76,3 +76,10 @@ def test_the_api_takes_every_key_of_the_sequence():
 
 def test_the_sequence_begins_with_the_key_itself():
     assert [nth_key("k", n) for n in (1, 2, 3)] == ["k", "k/2", "k/3"]
+
+
+def test_the_longest_key_leaves_room_for_the_next_ones():
+    keys = {nth_key("k" * 255, n) for n in range(1, 30)}
+
+    assert len(keys) == 29
+    assert max(map(len, keys)) == 255

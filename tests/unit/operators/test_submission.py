@@ -741,7 +741,9 @@ def test_a_changed_request_that_is_refused_leaves_the_job_that_is_owed(world: Wo
 def test_what_is_no_submission_any_more_is_named(world: World, airflow: Airflow, stored: dict[str, Any]):
     airflow.store.set(STATE_KEY, stored)
 
-    with pytest.raises(HailuoUnavailableException, match=f"'{STATE_KEY}' holds something else"):
+    with pytest.raises(
+        HailuoUnavailableException, match=f"'{STATE_KEY}' in the task state store holds something else"
+    ):
         airflow.run(operator())
     assert world.posts == []
 
@@ -783,3 +785,12 @@ def test_a_connection_that_cannot_be_looked_up_for_a_moment_ends_no_wait_on_the_
     world.sleep = back
 
     assert airflow.resume(operator(), airflow.event()) == url("job_1")
+
+
+def test_a_retry_waits_for_what_it_knows_while_the_connection_cannot_be_looked_up(world: World, airflow: Airflow):
+    airflow.run(operator())
+    del world.connections["hailuo_default"]
+
+    deferral = airflow.run(operator())
+
+    assert deferral.trigger.job_id == airflow.xcoms["job_id"] == "job_1"
