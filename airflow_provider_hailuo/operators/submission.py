@@ -42,7 +42,7 @@ class Submission:
 
 
 def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two bodies ask for the same video, wherever it is announced; of an empty one nothing is known."""
+    """Return whether two bodies ask for the same video, wherever it is announced; an empty one asks for any."""
     return not (one and other) or _video(one) == _video(other)
 
 
@@ -136,7 +136,7 @@ class SubmissionRecord:
         known = {field.name: stored[field.name] for field in fields(Submission) if field.name in stored}
         try:
             submission = Submission(**known)
-            same_video(submission.body, {})
+            _video(submission.body)
         except (TypeError, AttributeError):
             raise HailuoUnavailableException(
                 f"{STATE_KEY!r} in the task state store holds something else than a submission: delete it on the "
