@@ -257,7 +257,7 @@ class Submission(_Answer):
     """The answer to a submission: the job's id and its status at that moment, any of the five, None if untold."""
 
     job_id: _JobId
-    status: _Informative[_Status]
+    status: _Status | None = None
 
 
 class Job(_Answer):

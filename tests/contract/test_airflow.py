@@ -31,7 +31,7 @@ def test_the_quick_start_makes_one_video_and_saves_it(tmp_path: Path):
 
         def airflow(*arguments: str) -> None:
             command = [sys.executable, "-m", "airflow", *arguments]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
             assert done.returncode == 0, done.stdout + done.stderr
 
         airflow("db", "migrate")
