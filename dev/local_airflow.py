@@ -162,7 +162,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
       dictionary). They are stored in the database, encrypted with the Fernet key of this Airflow.
     - `database`: "sqlite" (default) or "postgres", a server of its own for as long as this Airflow runs.
     - `config`: more environment variables, such as `AIRFLOW__TRIGGERER__CAPACITY`; they override what is set here.
-    - `start_timeout`: how many seconds it may take until it is ready (default 120).
+    - `start_timeout`: how many seconds it may take until it is ready (default 600).
 
     Attributes:
 
@@ -182,7 +182,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         connections: Mapping[str, Mapping[str, Any]] | None = None,
         database: Literal["sqlite", "postgres"] = "sqlite",
         config: Mapping[str, str] | None = None,
-        start_timeout: float = 120,
+        start_timeout: float = 600,
     ) -> None:
         self.home = home.resolve()
         self.wait_for = frozenset(wait_for)
