@@ -420,3 +420,9 @@ def test_all_fields_of_the_request_are_templates():
         "hailuo_conn_id",
         "idempotency_key",
     }
+
+
+@pytest.mark.parametrize("conn_id", [7, ["hailuo_default"]])
+def test_a_connection_id_of_another_type_is_refused_while_the_dag_is_parsed(conn_id: object):
+    with pytest.raises(AirflowFailException, match=r"hailuo_conn_id: .*must be the id of a connection"):
+        operator(hailuo_conn_id=conn_id)

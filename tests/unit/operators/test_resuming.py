@@ -22,7 +22,7 @@ from airflow_provider_hailuo.operators import visits
 from airflow_provider_hailuo.operators.hailuo import LOOK_SECONDS
 from airflow_provider_hailuo.operators.submission import STATE_KEY
 from airflow_provider_hailuo.triggers.hailuo import START_ON_WORKER
-from tests.unit.operators.fakes import Airflow, World, away, make_dag, operator, refuse, url, waiting
+from tests.unit.operators.fakes import Airflow, World, away, make_dag, nothing, operator, refuse, url, waiting
 
 REQUEST = {"prompt": "a sunrise", "model": "hailuo-02", "resolution": "768p", "duration": 6}
 TIMED_OUT = {"error": "JobTimeoutError", "message": "The deadline has passed", "status": None, "request_id": None}
@@ -412,4 +412,19 @@ def test_in_doubt_a_retry_sends_what_the_trigger_has_sent(world: World, airflow:
         airflow.resume(operator(prompt="a sunset by now"), lost)
 
     assert airflow.run(waiting(prompt="a sunset by now")) == url("job_1")
+    assert len(world.jobs) == 1
+
+
+def test_a_changed_request_that_is_refused_leaves_the_job_that_a_trigger_has_submitted(
+    world: World, airflow: Airflow
+):
+    submitted_by_a_trigger(world, airflow, job_id="job_1")
+    airflow.clear()
+    world.before_post = refuse(402)
+    with pytest.raises(AirflowFailException, match="Nothing was paid"):
+        airflow.resume(waiting(prompt="a sunset"), START_ON_WORKER, next_try=True)
+    world.before_post = nothing
+    airflow.clear()
+
+    assert airflow.resume(waiting(), START_ON_WORKER, next_try=True) == url("job_1")
     assert len(world.jobs) == 1
