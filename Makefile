@@ -54,7 +54,7 @@ demo: env  ## a video through a real Airflow from a local sandbox (real API: API
 audit: env  ## known vulnerabilities of what is installed, as far as the package index tells them
 	$(BIN)/pip-audit --local --skip-editable --progress-spinner=off
 
-chaos: env  ## break a real Airflow on purpose, and count videos and credits (12 minutes)
+chaos: env  ## break a real Airflow on purpose, and count videos and credits (half an hour)
 	$(BIN)/python dev/chaos.py
 
 bench: env  ## what waiting costs, ours beside others: JSON, tables, plots (an hour; needs a quiet machine)

@@ -315,8 +315,8 @@ SCENARIOS = [
         40,
         6,
     ),
-    Scenario("every kind of bad answer on every route", disturbed(*NOISE), 60, 8),
-    Scenario("storm of odd answers about the jobs", disturbed(*ODD), 60, 8),
+    Scenario("every kind of bad answer on every route", disturbed(*NOISE), 120, 8),
+    Scenario("storm of odd answers about the jobs", disturbed(*ODD), 120, 8),
 ]
 
 
