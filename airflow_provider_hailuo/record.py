@@ -99,8 +99,7 @@ async def submitted_job(ti: TaskInstance) -> str | None:
 
     Raises whatever Airflow's API server or XCom backend raises.
     """
-    place = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index(ti)}
-    job_id: str | None = await XCom.aget_one(key=JOB_ID, **place)
+    job_id: str | None = await XCom.aget_one(key=JOB_ID, **_place(ti))
     return job_id
 
 
@@ -116,9 +115,7 @@ async def _write(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:
     # Not TaskSuccessEvent(xcoms=...): Airflow 3.3.2 encodes those twice.
     for key, value in xcoms.items():
         # The page reads the link as it stands in the database, past any XCom backend.
-        await (BaseXCom if key == LINK else XCom).aset(
-            key, value, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti)
-        )
+        await (BaseXCom if key == LINK else XCom).aset(key, value, **_place(ti))
 
 
 def left_over(ti: Any) -> dict[str, Any]:
@@ -135,12 +132,12 @@ def forget(ti: Any, left: Mapping[str, Any]) -> None:
     :param left: what `left_over` has told.
     """
     for key in left.keys() - {JOB_ID}:
-        XCom.delete(key=key, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti))
+        XCom.delete(key=key, **_place(ti))
 
 
 def forget_job(ti: Any) -> None:
     """Delete the XCom of a job in whose place another is submitted, and which no later try is to take up."""
-    XCom.delete(key=JOB_ID, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index(ti))
+    XCom.delete(key=JOB_ID, **_place(ti))
 
 
 def tells_deliveries(ti: Any) -> bool:
@@ -151,6 +148,11 @@ def tells_deliveries(ti: Any) -> bool:
 def was_delivered(ti: Any) -> bool:
     """Tell whether the try before the one that begins now on a worker has returned a URL, here or in a trigger."""
     return tells_deliveries(ti) and RETURN_VALUE in (ti._ti_context_from_server.xcom_keys_to_clear or ())  # noqa: SLF001
+
+
+def _place(ti: TaskInstance) -> dict[str, Any]:
+    """Return where the XComs of `ti` are, as Airflow wants it."""
+    return {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index(ti)}
 
 
 def map_index(ti: TaskInstance) -> int:

@@ -92,7 +92,7 @@ class Chaos:
         run_id = self.airflow.trigger(dag_id, conf={"videos": videos})
         strike()
         while self.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS) == "failed" and tries_are_faults:
-            self._clear_failed(dag_id, run_id)
+            self.airflow.clear(dag_id, run_id, only_failed=True)
         self.sandbox.set_faults([])
         jobs = self._jobs(run_id)
         urls = self._urls(run_id)
@@ -107,10 +107,6 @@ class Chaos:
             credits=self.sandbox.stats()["creditsCharged"] - charged,
             seconds=time.monotonic() - start,
         )
-
-    def _clear_failed(self, dag_id: str, run_id: str) -> None:
-        body = {"dag_run_id": run_id, "dry_run": False, "only_failed": True, "reset_dag_runs": True}
-        self.airflow.request("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
 
     def kill(self, name: str) -> None:
         """Kill a component and all of its processes, as a power cut does."""

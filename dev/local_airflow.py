@@ -493,9 +493,22 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         lines = answer.json()["content"]
         return "\n".join(line if isinstance(line, str) else _log_line(**line) for line in lines)
 
-    def clear(self, dag_id: str, run_id: str, task_ids: Collection[str] | None = None) -> None:
-        """Clear tasks of a run, all of them if none is named, so that they run again."""
-        body: dict[str, Any] = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
+    def clear(
+        self, dag_id: str, run_id: str, task_ids: Collection[str] | None = None, *, only_failed: bool = False
+    ) -> None:
+        """Clear tasks of a run, so that they run again.
+
+        :param dag_id: the DAG.
+        :param run_id: the run.
+        :param task_ids: which ones; all of them if none is named.
+        :param only_failed: leave out those that have not failed.
+        """
+        body: dict[str, Any] = {
+            "dag_run_id": run_id,
+            "dry_run": False,
+            "only_failed": only_failed,
+            "reset_dag_runs": True,
+        }
         if task_ids is not None:
             body["task_ids"] = list(task_ids)
         self.request("POST", f"dags/{dag_id}/clearTaskInstances", json=body)

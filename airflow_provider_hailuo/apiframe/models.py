@@ -294,6 +294,11 @@ class Job(_Answer):
         return _find_url(self.result, levels=4)
 
     @property
+    def lacks_url(self) -> bool:
+        """Whether it is COMPLETED and does not tell its URL, which may come later; of a purged file none comes."""
+        return self.status == JobStatus.COMPLETED and not self.expired and self.video_url is None
+
+    @property
     def seconds(self) -> float | None:
         """The seconds from creation to completion by the API's clock; None while either is unknown."""
         if self.created_at is None or self.completed_at is None:

@@ -158,7 +158,7 @@ class JobPoll:
         return self._wait(seconds, now, f"the last look failed: {error.without_job()}", news)
 
     def _may_get_its_url(self, job: Job, now: float) -> bool:
-        lacks_it = job.status == JobStatus.COMPLETED and (bool(job.expired) or job.video_url is None)
+        lacks_it = job.lacks_url or (job.status == JobStatus.COMPLETED and bool(job.expired))
         self._without_url.look(now, holds=lacks_it)
         return lacks_it and self._without_url.seconds < URL_SECONDS and now < self.deadline
 

@@ -28,7 +28,7 @@ from airflow_provider_hailuo.apiframe.errors import (
     PermissionDeniedError,
     excerpt,
 )
-from airflow_provider_hailuo.apiframe.models import Job, JobStatus
+from airflow_provider_hailuo.apiframe.models import Job
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, Wait
 
 T = TypeVar("T")
@@ -250,7 +250,7 @@ class JobWatcher:
     async def _walk(self, left: set[str], summaries: set[str]) -> None:
         """Look at the pages of the account, newest first, and take the jobs that they tell of out of `left`.
 
-        Those of which they do not tell enough go into `summaries`.
+        Those whose URL they leave out go into `summaries`: they are asked for by themselves.
 
         It begins at the page where the newest job was met at the tick before, unless one is new. It ends when few are
         left, or when it meets none and the pages that told of none, as on an account where others are busy, are many
@@ -265,8 +265,8 @@ class JobWatcher:
             if found and not met:
                 self._first_page, met = cursor, True
             left.difference_update(found)
-            summaries.update(job.id for job in found.values() if _is_summary(job))
-            await self._decide_each({job.id: job for job in found.values() if not _is_summary(job)})
+            summaries.update(job.id for job in found.values() if job.lacks_url)
+            await self._decide_each({job.id: job for job in found.values() if not job.lacks_url})
             fruitless += not found
             cursor = page.next_cursor
             if cursor is None or (not found and len(left) <= FEW * (1 + fruitless)):
@@ -326,11 +326,6 @@ class JobWatcher:
 
 def _has_failed(task: asyncio.Task[T]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-def _is_summary(job: Job) -> bool:
-    """Tell whether a list leaves out what is needed of `job`: it is asked for by itself then."""
-    return job.status == JobStatus.COMPLETED and job.video_url is None and not job.expired
 
 
 def _is_about_the_job(error: ApiframeError) -> bool:

@@ -246,8 +246,7 @@ class HailuoGenerateOperator(BaseOperator):
         `left` are the XComs that a trigger has left; None if no trigger was there before.
         """
         ti = context["ti"]
-        # Another task's code calls this one's: the record would be that task's, and nobody could resume.
-        nested = getattr(ti, "task", self) is not self
+        nested = self._is_nested(ti)
         submissions = SubmissionRecord(context, kept=not nested)
         visits = self._visits_of_this_try(ti)
         # What a trigger began, the store does not tell, and perhaps its XComs do not either.
@@ -281,6 +280,10 @@ class HailuoGenerateOperator(BaseOperator):
         if blocker is not None:
             self.log.info("worker_visits=%d cannot be had with %s: it is %d", self.worker_visits, blocker, visits)
         return visits
+
+    def _is_nested(self, ti: Any) -> bool:
+        """Tell whether another task's code calls this one's: the record would be its, and nobody could resume."""
+        return getattr(ti, "task", self) is not self
 
     @property
     def _conn_id(self) -> str:
@@ -360,8 +363,7 @@ class HailuoGenerateOperator(BaseOperator):
             own_key=own_key if invalid is None else begun.own_key,
             conn_id=self._conn_id,
         )
-        if note:
-            self.log.info(note)
+        self.log.info(note)
         submissions.current = replace(begun, max_tries=ti.max_tries) if goes_on else None
         return submissions.current
 
@@ -385,7 +387,7 @@ class HailuoGenerateOperator(BaseOperator):
         """Return a new submission, written down; `salt` makes its key one that nothing else can have."""
         request, own_key = self._wanted()
         more = [salt or ti.max_tries or 0]
-        if getattr(ti, "task", self) is not self:
+        if self._is_nested(ti):
             more.append(self.task_id)
         key = own_key or record.task_key(ti, self._conn_id, settings, request, *more)
         submission = Submission(nth_key(key, n), request.to_wire(), self._conn_id, ti.max_tries or 0, own_key, nth=n)
@@ -431,8 +433,7 @@ class HailuoGenerateOperator(BaseOperator):
             return None
         if not job.is_final or (job.status == JobStatus.COMPLETED and job.expired and not cleared):
             return None
-        # COMPLETED a moment before its URL is there.
-        return None if job.status == JobStatus.COMPLETED and not job.expired and job.video_url is None else job
+        return None if job.lacks_url else job
 
     def _resumed(self, ti: Any, submissions: SubmissionRecord, event: Mapping[str, Any]) -> Submission:
         """Return the submission that `event` is about; what a trigger has made is written down for a later try."""

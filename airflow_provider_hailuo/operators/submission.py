@@ -60,7 +60,7 @@ def takes_up(
     body: Mapping[str, Any] | None,
     own_key: str | None,
     conn_id: str,
-) -> tuple[bool, str | None]:
+) -> tuple[bool, str]:
     """Decide whether a task goes on with what it has begun, or begins anew.
 
     A retry always goes on: what its templates render to by now does not matter. A task that was cleared goes on if
@@ -72,7 +72,7 @@ def takes_up(
     :param body: what the task would send now; None if that cannot be said.
     :param own_key: the `idempotency_key` of the task now.
     :param conn_id: its connection now; it goes on with the one that it has begun with.
-    :return: whether it goes on, and what is worth a line in the log.
+    :return: whether it goes on, and what the log says of it.
     """
     named = f"job {begun.job_id}" if begun.job_id else "the submission that was begun before"
     where = f" and the connection {begun.conn_id!r}" if conn_id != begun.conn_id else ""

@@ -189,7 +189,7 @@ class HailuoGenerateTrigger(BaseTrigger):
             if error.in_doubt:
                 facts["body"] = request.to_wire()  # a retry has to send the same
             return TriggerEvent({**facts, **_failure(error)})
-        return await _event(self, facts, end, self._shown(), xcoms, end_task=True)
+        return await _event(self, facts, end, record.request_facts(request.to_wire()), xcoms, end_task=True)
 
     def _request_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in VideoRequest.model_fields}
