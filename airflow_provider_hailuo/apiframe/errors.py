@@ -168,3 +168,15 @@ class JobWithoutVideoError(JobError):
 
 class JobTimeoutError(JobError):
     """The job was not final at the deadline. It may still complete, and is paid then."""
+
+
+class FileError(ApiframeError):
+    """The job was completed, and its file could not be fetched or kept."""
+
+    transient = True
+
+
+class DownloadError(FileError):
+    """The file could not be fetched, or is not whole. The message says what happened."""
+
+    transient = True
