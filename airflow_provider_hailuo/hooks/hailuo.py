@@ -1,24 +1,45 @@
-"""`HailuoHook`: an Airflow connection becomes a client."""
+"""`HailuoHook`: an Airflow connection becomes a client, and each call of the API a method."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
 
 from airflow_provider_hailuo import get_provider_info
 from airflow_provider_hailuo.apiframe import calls
+from airflow_provider_hailuo.apiframe.calls import Call
 from airflow_provider_hailuo.apiframe.client import BASE_URL, AsyncClient, Client, Settings
+from airflow_provider_hailuo.apiframe.download import Downloaded, download
 from airflow_provider_hailuo.apiframe.errors import (
     ApiframeError,
+    AuthenticationError,
     CredentialsUnavailableError,
     InvalidInputError,
+    JobError,
+    PermissionDeniedError,
     excerpt,
 )
-from airflow_provider_hailuo.apiframe.models import Account, is_nothing
+from airflow_provider_hailuo.apiframe.models import (
+    HAILUO_02,
+    Account,
+    Job,
+    JobPage,
+    Submission,
+    Upload,
+    VideoRequest,
+    is_nothing,
+)
+from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
 from airflow_provider_hailuo.compat import AirflowNotFoundException, BaseHook, Connection, get_async_connection
+
+T = TypeVar("T")
 
 CONNECTION_TYPE = get_provider_info()["connection-types"][0]
 
@@ -30,7 +51,9 @@ class HailuoConnectionNotFoundError(AirflowNotFoundException, CredentialsUnavail
 
 
 class HailuoHook(BaseHook):
-    """Turns the Airflow connection `hailuo_conn_id` (default `hailuo_default`) into a client of the Apiframe API.
+    """Calls the Apiframe API as the Airflow connection `hailuo_conn_id` (default `hailuo_default`) says.
+
+    Each call opens a client and closes it; `get_conn` keeps one open for many. What goes wrong is an `ApiframeError`.
 
     The connection (type `hailuo`): password = API key; host = base URL, the real API when empty; extra fields
     `timeout` (seconds of silence, default 30), `retries` (of one request, default 4) and `namespace` (text that goes
@@ -77,14 +100,162 @@ class HailuoHook(BaseHook):
             connection = await get_async_connection(self.hailuo_conn_id)
         return self._settings(connection)
 
+    def generate_video(
+        self,
+        prompt: str,
+        *,
+        model: str = HAILUO_02,
+        image: str | None = None,
+        end_image: str | None = None,
+        resolution: str | None = None,
+        duration: int | None = None,
+        prompt_optimizer: bool | None = None,
+        webhook_url: str | None = None,
+        webhook_events: Collection[str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Submission:
+        """Submit a video, which costs credits, and do not wait for it.
+
+        :param prompt: what to show; this and the following as of `VideoRequest`, checked before anything is sent.
+        :param idempotency_key: within 24 hours the API answers the same key with the same job, and charges nothing
+            again. With None (default) an answer that got lost leaves it in doubt whether there is a job.
+        :return: the job's id, and its status at that moment.
+        :raises ApiframeError: `InvalidInputError` if the input will not do; with `in_doubt` the job may be there.
+        """
+        request = VideoRequest(
+            prompt=prompt,
+            model=model,
+            image=image,
+            end_image=end_image,
+            resolution=resolution,
+            duration=duration,
+            prompt_optimizer=prompt_optimizer,
+            webhook_url=webhook_url,
+            webhook_events=webhook_events,
+        )
+        return self._send(calls.generate_video(request, idempotency_key))
+
+    def get_job(self, job_id: str) -> Job:
+        """Return the job as it is now.
+
+        :raises ApiframeError: `NotFoundError` if the account has no such job.
+        """
+        return self._send(calls.get_job(job_id))
+
+    def list_jobs(self, *, limit: int = 100, cursor: str | None = None) -> JobPage:
+        """Return one page of the account's jobs, newest first.
+
+        :param limit: how many jobs, 1 to 100 (default 100).
+        :param cursor: `next_cursor` of the page before; None (default) for the first page.
+        """
+        return self._send(calls.list_jobs(limit=limit, cursor=cursor))
+
+    def wait_for_job(self, job_id: str, *, timeout: float = 1800.0, poll_interval: float = 5.0) -> Job:
+        """Wait until the job is final, and return it, whatever it ended as (see `polling.video_url`).
+
+        :param job_id: the job.
+        :param timeout: seconds to wait (default 1800).
+        :param poll_interval: seconds between two looks (default 5; the vendor recommends 5 to 10).
+        :raises JobTimeoutError: the time is over.
+        :raises ApiframeError: the API has refused to tell of the job for a minute, or the input will not do.
+        """
+        for name, seconds in {"timeout": timeout, "poll_interval": poll_interval}.items():
+            if not seconds > 0:
+                raise InvalidInputError.of((name, seconds, "must be seconds above 0"))
+        return self.wait_with(JobPoll(job_id, time.time() + timeout, poll_interval))
+
+    def wait_with(self, poll: JobPoll, log: Callable[[int, str], object] | None = None) -> Job:
+        """Wait for the job of `poll`, as `poll` decides, and return it when it is final, whatever it ended as.
+
+        The connection is looked up when the wait begins, and again while that fails or its key is refused.
+
+        :param poll: decides after each look.
+        :param log: gets what is worth a line, as `Logger.log` does (default: the log of the hook).
+        :raises ApiframeError: what `poll` gave up with.
+        """
+        look = calls.get_job(poll.job_id)
+        client: Client | None = None
+        try:
+            while True:
+                try:
+                    client = client or self.get_conn()
+                    decision = poll.on_job(client.send(look, retries=0), time.time())
+                except ApiframeError as error:
+                    decision = poll.on_error(error, time.time())
+                    if client is not None and isinstance(error, AuthenticationError | PermissionDeniedError):
+                        client.close()
+                        client = None  # the key may have been replaced
+                if isinstance(decision, Finished):
+                    return decision.job
+                if isinstance(decision, GaveUp):
+                    raise decision.error
+                if decision.news:
+                    (log or self.log.log)(decision.level, decision.news)
+                time.sleep(decision.seconds)
+        finally:
+            if client is not None:
+                client.close()
+
+    def upload(self, file: str | os.PathLike[str] | bytes, *, filename: str | None = None) -> Upload:
+        """Store a picture (at most 25 MB) or a video (50 MB) for an hour or two; its `url` serves as `image`.
+
+        :param file: the path of a file, which is sent without loading it, or what it holds.
+        :param filename: what to call it (default: the file's own name; `file` for bytes).
+        :raises ApiframeError: `InvalidInputError` if there is no such file.
+        """
+        if isinstance(file, bytes):
+            return self._send(calls.upload(filename or "", file))
+        path = Path(file)
+        try:
+            content = path.open("rb")
+        except OSError as error:
+            raise InvalidInputError.of(("file", str(path), f"cannot be read: {error.strerror}")) from error
+        with content:
+            return self._send(calls.upload(filename or path.name, content))
+
+    def get_account(self) -> Account:
+        """Return whose key this is, and the team with its credits."""
+        return self._send(calls.get_account())
+
+    def download_video(self, job_id: str, path: str | os.PathLike[str]) -> Downloaded:
+        """Store the video of a final job; half a file is never seen there.
+
+        :param job_id: the job; `wait_for_job` waits for it.
+        :param path: the local file, which is replaced if it is there.
+        :return: size and hash of the file.
+        :raises JobError: there is no video, as of `video_url`, or not yet.
+        :raises ApiframeError: the file could not be fetched or, `InvalidInputError`, not be written there.
+        """
+        target = Path(path)
+        part = target.parent / f".{target.name}.{uuid4().hex}.part"
+        try:
+            with part.open("w+b") as file:
+                with self.get_conn() as client:
+                    job = client.send(calls.get_job(job_id))
+                    allow_local = client.settings.is_local
+                if not job.is_final:
+                    raise JobError(f"The job is {excerpt(job.status, 40)}: there is no video yet", job_id=job_id)
+                downloaded = download(video_url(job), file, job_id=job_id, allow_local=allow_local, log=self.log.info)
+            part.replace(target)
+        except OSError as error:
+            raise InvalidInputError.of(
+                ("path", str(target), f"cannot be written: {error.strerror or error}")
+            ) from error
+        finally:
+            with suppress(OSError):
+                part.unlink()
+        return downloaded
+
+    def _send(self, call: Call[T]) -> T:
+        with self.get_conn() as client:
+            return client.send(call)
+
     def test_connection(self) -> tuple[bool, str]:
         """Ask the API whose key this is; return whether that worked, and the team, plan and credits or the error."""
         try:
-            with self.get_conn() as client:
-                account = client.send(calls.get_account())
+            return True, _describe(self.get_account())
         except ApiframeError as error:
             return False, str(error)
-        return True, _describe(account)
 
     @contextmanager
     def _looking_up(self) -> Iterator[None]:

@@ -1,19 +1,38 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
 import json
 import re
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
+import httpx
 import pytest
+from PIL import Image
 
-from airflow_provider_hailuo.apiframe.client import AsyncClient, Client
-from airflow_provider_hailuo.apiframe.errors import CredentialsUnavailableError, InvalidInputError
+from airflow_provider_hailuo.apiframe.client import AsyncClient, Client, Settings
+from airflow_provider_hailuo.apiframe.errors import (
+    ApiframeError,
+    AuthenticationError,
+    CredentialsUnavailableError,
+    InvalidInputError,
+    JobError,
+    JobFailedError,
+    JobTimeoutError,
+    NetworkError,
+    NotFoundError,
+)
 from airflow_provider_hailuo.apiframe.models import Account
+from airflow_provider_hailuo.apiframe.polling import REFUSED_SECONDS
 from airflow_provider_hailuo.compat import AirflowException, AirflowNotFoundException
 from airflow_provider_hailuo.hooks import hailuo
 from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook, _describe, _extra_fields
 from airflow_provider_hailuo.sandbox import Sandbox
+from tests.unit.operators.fakes import EPOCH, World, refuse, url
 
 KEY = "afk_secret_of_the_test"
 
@@ -281,3 +300,347 @@ def test_the_form_of_airflow_2_has_the_extra_fields():
         "retries": ("IntegerField", 4),
         "namespace": ("StringField", None),
     }
+
+
+# Each call of the API is a method
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> list[Client]:
+    """The clients that are opened in a test; all of them have to be closed at its end."""
+    opened: list[Client] = []
+
+    def open_client(*arguments: object) -> Client:
+        opened.append(Client(*arguments))
+        return opened[-1]
+
+    monkeypatch.setattr(hailuo, "Client", open_client)
+    return opened
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch, clients: list[Client]) -> Iterator[Sandbox]:
+    with Sandbox(render_seconds=0.1, jitter=0, credits=100, seed=1) as sandbox:
+        connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key}
+        monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps(connection))
+        yield sandbox
+        assert clients
+        assert all(client._http.is_closed for client in clients)
+
+
+def test_a_video_is_submitted_waited_for_and_downloaded(sandbox: Sandbox, tmp_path: Path):
+    hook, target = HailuoHook(), tmp_path / "boat.mp4"
+    target.write_bytes(b"an older file")
+
+    submission = hook.generate_video("a boat", resolution="768p", duration=10)
+    job = hook.wait_for_job(submission.job_id, timeout=60, poll_interval=0.05)
+    with target.open("rb") as reader:
+        downloaded = hook.download_video(job.id, target)
+        assert reader.read() == b"an older file"
+
+    assert submission.status == "QUEUED"
+    assert (job.status, job.credit_cost) == ("COMPLETED", 8)
+    assert job.input == {"prompt": "a boat", "hailuoParams": {"resolution": "768p", "duration": 10}}
+    content = target.read_bytes()
+    assert content == httpx.get(str(job.video_url), trust_env=False).content
+    assert (downloaded.bytes, downloaded.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_each_field_of_a_request_is_sent(world: World):
+    pictures = {"image": "https://x.example/1.png", "end_image": "https://x.example/2.png"}
+
+    HailuoHook().generate_video(
+        "a boat",
+        model="hailuo-02",
+        **pictures,
+        resolution="1080p",
+        duration=6,
+        prompt_optimizer=False,
+        webhook_url="https://x.example/hook",
+        webhook_events={"failed", "completed"},
+        idempotency_key="boat",
+    )
+
+    body = {
+        "prompt": "a boat",
+        "model": "hailuo-02",
+        "hailuoParams": {**pictures, "resolution": "1080p", "duration": 6, "prompt_optimizer": False},
+        "webhookUrl": "https://x.example/hook",
+        "webhookEvents": ["completed", "failed"],
+    }
+    assert world.posts == [("boat", body)]
+
+
+def test_the_same_key_is_the_same_job(sandbox: Sandbox):
+    hook = HailuoHook()
+
+    first, second = (hook.generate_video("a boat", idempotency_key="boat") for _ in range(2))
+    other = hook.generate_video("a boat")
+
+    assert first.job_id == second.job_id != other.job_id
+    assert [job.id for job in hook.list_jobs().jobs] == [other.job_id, first.job_id]
+
+
+def test_a_request_that_will_not_do_is_not_sent(sandbox: Sandbox):
+    with pytest.raises(InvalidInputError, match="resolution: '4k'"):
+        HailuoHook().generate_video("a boat", resolution="4k")
+    assert HailuoHook().list_jobs().jobs == []
+
+
+def test_jobs_are_listed_page_by_page(sandbox: Sandbox):
+    hook = HailuoHook()
+    ids = [hook.generate_video(f"boat {n}").job_id for n in range(3)]
+
+    page = hook.list_jobs(limit=2)
+    rest = hook.list_jobs(limit=2, cursor=page.next_cursor)
+
+    assert [job.id for job in (*page.jobs, *rest.jobs)] == ids[::-1]
+    assert (page.has_more, rest.has_more) == (True, False)
+
+
+def test_an_unknown_job_is_not_found(sandbox: Sandbox):
+    with pytest.raises(NotFoundError):
+        HailuoHook().get_job("b2c3d4e5-f6a7-8901-bcde-f23456789012")
+
+
+def test_the_account_tells_the_credits(sandbox: Sandbox):
+    HailuoHook().generate_video("a boat")
+
+    assert HailuoHook().get_account().team.credits == 95
+
+
+def png() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("given", ["path", "text", "bytes"])
+def test_a_picture_is_uploaded_from_a_path_or_from_bytes(sandbox: Sandbox, tmp_path: Path, given: str):
+    path = tmp_path / "first.png"
+    path.write_bytes(png())
+
+    if given == "bytes":
+        upload = HailuoHook().upload(png(), filename="first.png")
+    else:
+        upload = HailuoHook().upload(str(path) if given == "text" else path)
+
+    assert (upload.kind, upload.byte_size) == ("image", len(png()))
+    assert httpx.get(upload.url, trust_env=False).content == png()
+
+
+@pytest.mark.parametrize(
+    ("filename", "sent"), [(None, b'filename="first.png"'), ("other.png", b'filename="other.png"')]
+)
+def test_an_upload_has_the_name_of_its_file_or_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, filename: str | None, sent: bytes
+):
+    path, requests = tmp_path / "first.png", []
+    path.write_bytes(png())
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request.read())
+        return httpx.Response(201, json={"id": "u", "url": "https://x.example/u.png"})
+
+    def get_conn(_: HailuoHook) -> Client:
+        return Client(Settings(api_key=KEY), transport=httpx.MockTransport(answer))
+
+    monkeypatch.setattr(HailuoHook, "get_conn", get_conn)
+
+    HailuoHook().upload(path, filename=filename)
+
+    assert sent in requests[0]
+
+
+@pytest.mark.parametrize(("path", "told"), [("no such.png", "No such file"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_read_is_one_clear_error(path: str, told: str):
+    with pytest.raises(InvalidInputError, match=f"file: '{path}': cannot be read: {told}"):
+        HailuoHook().upload(path)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind", "told"),
+    [
+        ("[[fail: content policy]]", JobFailedError, "content policy. Its credits were refunded"),
+        ("[[stall]]", JobError, "The job is .*: there is no video yet"),
+    ],
+)
+def test_without_a_video_nothing_is_downloaded(
+    sandbox: Sandbox, tmp_path: Path, prompt: str, kind: type[JobError], told: str
+):
+    hook, target = HailuoHook(), tmp_path / "boat.mp4"
+    target.write_bytes(b"an older file")
+    job_id = hook.generate_video(prompt).job_id
+    if kind is JobFailedError:
+        hook.wait_for_job(job_id, timeout=60, poll_interval=0.05)
+
+    with pytest.raises(kind, match=rf"{told} \(job {job_id}\)") as raised:
+        hook.download_video(job_id, target)
+
+    assert type(raised.value) is kind
+    assert target.read_bytes() == b"an older file"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_half_a_video_is_never_seen(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hook, target = HailuoHook(), tmp_path / "boat.mp4"
+    target.write_bytes(b"an older file")
+    job_id = hook.wait_for_job(hook.generate_video("a boat").job_id, timeout=60, poll_interval=0.05).id
+    seen = []
+
+    def break_off(url: str, file: IO[bytes], **_: object) -> None:
+        file.write(b"half a ")
+        file.flush()
+        seen.append(target.read_bytes())
+        raise NetworkError("broken off")
+
+    monkeypatch.setattr(hailuo, "download", break_off)
+
+    with pytest.raises(NetworkError):
+        hook.download_video(job_id, target)
+    assert [*seen, target.read_bytes()] == [b"an older file"] * 2
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("path", ["no/such/directory/boat.mp4", "a file/boat.mp4", "", "."])
+def test_a_file_that_cannot_be_written_is_one_clear_error(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").write_bytes(b"")
+    hook = HailuoHook()
+    job_id = hook.wait_for_job(hook.generate_video("a boat").job_id, timeout=60, poll_interval=0.05).id
+
+    with pytest.raises(InvalidInputError, match=r"path: .*: cannot be written: "):
+        hook.download_video(job_id, path)
+
+    assert [found.name for found in tmp_path.iterdir()] == ["a file"]
+
+
+# Waiting
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """An API in memory, whose jobs take 20 s, and time that is a number."""
+    world, opened = World(), []
+
+    def get_conn(hook: HailuoHook) -> Client:
+        opened.append(world.conn(hook))
+        return opened[-1]
+
+    monkeypatch.setattr(HailuoHook, "get_conn", get_conn)
+    monkeypatch.setattr(hailuo, "time", world)
+    yield world
+    assert all(client._http.is_closed for client in opened)
+
+
+def submit(world: World, **outcome: object) -> str:
+    world.outcomes = [{"status": "COMPLETED", **outcome}]
+    return HailuoHook().generate_video("a sunrise", idempotency_key="sunrise").job_id
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
+def test_waiting_returns_the_final_job_whatever_it_ended_as(world: World, status: str):
+    job = HailuoHook().wait_for_job(submit(world, status=status))
+
+    assert (job.status, job.video_url) == (status, url("job_1") if status == "COMPLETED" else None)
+    assert 20 <= world.now - EPOCH <= 26
+    assert len(world.looks) in {5, 6}
+
+
+def test_waiting_ends_at_the_timeout_and_names_the_job(world: World):
+    with pytest.raises(JobTimeoutError, match=r"its status was PROCESSING.*job_1"):
+        HailuoHook().wait_for_job(submit(world), timeout=7, poll_interval=2)
+
+    assert world.now == EPOCH + 7
+
+
+def test_waiting_survives_an_outage_and_a_connection_that_is_away(world: World):
+    job_id = submit(world)
+    key = world.connections.pop("hailuo_default")
+
+    def comes_back(seconds: float) -> None:
+        world.now += seconds
+        if world.now > EPOCH + 30:
+            world.connections["hailuo_default"] = key
+        world.on_look = refuse(503) if world.now < EPOCH + 300 else lambda: None
+
+    world.sleep = comes_back
+
+    assert HailuoHook().wait_for_job(job_id).video_url == url(job_id)
+    assert world.now > EPOCH + 300
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_waiting_looks_the_key_up_again_when_it_is_refused(world: World, status: int):
+    job_id = submit(world)
+
+    def revoke() -> httpx.Response | None:
+        if world.now > EPOCH + 10 and world.looks[-1][0] == "afk_1":
+            world.connections["hailuo_default"] = "afk_new"
+            world.jobs[job_id]["account"] = "afk_new"
+            return refuse(status)()
+
+    world.on_look = revoke
+
+    assert HailuoHook().wait_for_job(job_id).video_url == url(job_id)
+    keys = [key for key, _ in world.looks]
+    assert keys == sorted(keys)
+    assert set(keys) == {"afk_1", "afk_new"}
+
+
+def test_a_refusal_is_believed_when_it_lasts_for_a_minute(world: World):
+    job_id = submit(world)
+    world.on_look = refuse(401)
+
+    with pytest.raises(AuthenticationError, match=r"so it has been for .* s \(HTTP 401, job job_1\)"):
+        HailuoHook().wait_for_job(job_id)
+    assert REFUSED_SECONDS <= world.now - EPOCH < REFUSED_SECONDS + 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"job_id": ""}, "job_id: '': must be the id of a job"),
+        ({"job_id": "job_1", "timeout": 0}, "timeout: 0: must be seconds above 0"),
+        ({"job_id": "job_1", "poll_interval": -1}, "poll_interval: -1: must be seconds above 0"),
+    ],
+)
+def test_what_cannot_be_waited_for_is_one_clear_error_at_once(world: World, arguments: dict, told: str):
+    with pytest.raises(InvalidInputError, match=told):
+        HailuoHook().wait_for_job(**arguments)
+    assert (world.now, world.looks) == (EPOCH, [])
+
+
+def test_what_is_worth_a_line_goes_into_the_log_that_is_given(world: World):
+    poll = hailuo.JobPoll(submit(world), EPOCH + 60, 5.0)
+    lines: list[tuple[int, str]] = []
+    # The client asks again by itself, elsewhere: here each look counts.
+    transport = httpx.MockTransport(world.answer)
+    world.conn = lambda _: Client(Settings(api_key="afk_1", retries=4), transport=transport, sleep=world.sleep)
+    world.on_look = lambda: refuse(503)() if len(world.looks) == 1 else None
+
+    HailuoHook().wait_with(poll, lambda level, line: lines.append((level, line)))
+
+    assert [line for _, line in lines] == [
+        "Job job_1: cannot see it, looking on: Apiframe is out of order: so it is (HTTP 503)",
+        "Job job_1: PROCESSING (after 1 failed looks)",
+    ]
+
+
+def test_whatever_goes_wrong_is_an_error_of_the_api(monkeypatch: pytest.MonkeyPatch):
+    connection = {"conn_type": "hailuo", "password": KEY, "host": "http://127.0.0.1:9", "extra": {"retries": 0}}
+    monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps(connection))
+    hook = HailuoHook()
+
+    for call in (
+        hook.get_account,
+        hook.list_jobs,
+        lambda: hook.get_job("x"),
+        lambda: hook.upload(b"x", filename="x"),
+        lambda: hook.generate_video("a boat"),
+    ):
+        with pytest.raises(ApiframeError, match="ConnectError"):
+            call()
