@@ -17,12 +17,14 @@ AIRFLOW: tuple[int, ...] = tuple(int(number) for number in _version.split(".")[:
 
 if TYPE_CHECKING or AIRFLOW >= (3, 0):
     from airflow.sdk import BaseOperator, BaseOperatorLink, Connection, Context
+    from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
     from airflow.sdk.execution_time.xcom import XCom
 else:
     from airflow.models.baseoperator import BaseOperator
     from airflow.models.baseoperatorlink import BaseOperatorLink
     from airflow.models.connection import Connection
     from airflow.models.xcom import XCom
+    from airflow.sensors.base import BaseSensorOperator, PokeReturnValue
     from airflow.utils.context import Context
 
 if TYPE_CHECKING or AIRFLOW >= (3, 1):
@@ -36,23 +38,33 @@ if TYPE_CHECKING or AIRFLOW >= (3, 2):
         AirflowException,
         AirflowFailException,
         AirflowNotFoundException,
+        AirflowSensorTimeout,
         TaskDeferred,
     )
 else:
     from airflow.configuration import conf
-    from airflow.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException, TaskDeferred
+    from airflow.exceptions import (
+        AirflowException,
+        AirflowFailException,
+        AirflowNotFoundException,
+        AirflowSensorTimeout,
+        TaskDeferred,
+    )
 
 __all__ = [
     "AIRFLOW",
     "AirflowException",
     "AirflowFailException",
     "AirflowNotFoundException",
+    "AirflowSensorTimeout",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
+    "BaseSensorOperator",
     "BaseTrigger",
     "Connection",
     "Context",
+    "PokeReturnValue",
     "StartTriggerArgs",
     "TaskDeferred",
     "TaskSuccessEvent",

@@ -43,6 +43,7 @@ class Situation:
     :param tries_left: whether Airflow is going to retry the task.
     :param kept: whether the task state store keeps what was submitted, so that clearing the task takes it up.
     :param retried: whether there was a try before this one.
+    :param watches: whether the task only waits for a job that was submitted elsewhere: it pays and renders nothing.
     """
 
     conn_id: str
@@ -51,6 +52,7 @@ class Situation:
     tries_left: bool = False
     kept: bool = False
     retried: bool = False
+    watches: bool = False
 
     @property
     def may_be_paid(self) -> bool:
@@ -78,7 +80,8 @@ def _sentence(text: str) -> str:
 def _kind(error: errors.ApiframeError, situation: Situation) -> type[AirflowException]:
     if isinstance(error, errors.JobTimeoutError):
         return HailuoJobTimeoutException
-    if isinstance(error, errors.JobExpiredError):
+    final = errors.JobExpiredError | errors.JobFailedError if situation.watches else errors.JobExpiredError
+    if isinstance(error, final):
         return HailuoFailException  # to pay once more is for people to decide
     if isinstance(error, errors.JobError):
         return HailuoJobFailedException
@@ -89,8 +92,8 @@ def _kind(error: errors.ApiframeError, situation: Situation) -> type[AirflowExce
 
 
 def _money(error: errors.ApiframeError, situation: Situation) -> str:
-    if isinstance(error, errors.JobError):
-        return ""  # its own message tells it
+    if isinstance(error, errors.JobError) or situation.watches:
+        return ""  # its own message tells it, or nothing is known of it here
     if situation.job_id is not None:
         return "The job goes on, and is paid if it completes"
     if situation.in_doubt:
@@ -106,6 +109,11 @@ def _cause(error: errors.ApiframeError, situation: Situation) -> str:
             "An earlier try of this task has submitted another request under this key: its templates render to "
             "something else at each try. Let them render to what they did at first"
         )
+    if isinstance(error, errors.NotFoundError) and situation.watches:
+        return (
+            f"Check the job_id, and that the connection {situation.conn_id!r} leads to the account that submitted "
+            "the job"
+        )
     if isinstance(error, errors.NotFoundError) and situation.job_id is None:
         return f"Check the host of the connection {situation.conn_id!r}"
     text = next((text for kind, text in _CAUSES.items() if isinstance(error, kind)), "")
@@ -114,6 +122,8 @@ def _cause(error: errors.ApiframeError, situation: Situation) -> str:
 
 def _next(error: errors.ApiframeError, situation: Situation, kind: type[AirflowException]) -> str:
     whoever = "A retry" if situation.tries_left else "Clearing the task"
+    if situation.watches:
+        return _next_look(error, whoever, kind)
     if isinstance(error, errors.JobFailedError):
         return f"{whoever} renders it anew"
     if isinstance(error, errors.JobExpiredError):
@@ -123,6 +133,15 @@ def _next(error: errors.ApiframeError, situation: Situation, kind: type[AirflowE
     if situation.tries_left or situation.kept:
         return f"{whoever} takes it up again and does not pay twice"
     return _instead_of_clearing(situation)
+
+
+def _next_look(error: errors.ApiframeError, whoever: str, kind: type[AirflowException]) -> str:
+    if not issubclass(kind, AirflowFailException):
+        return f"{whoever} looks again"
+    if isinstance(error, errors.JobError):
+        costs = ", which costs credits again" if isinstance(error, errors.JobExpiredError) else ""
+        return f"This task only waits for it: have it rendered anew where it was submitted{costs}"
+    return "Then clear the task"
 
 
 def _instead_of_clearing(situation: Situation) -> str:

@@ -24,6 +24,9 @@ def test_each_name_is_what_airflow_itself_uses():
     assert set(compat.__all__) <= set(vars(compat))
     assert issubclass(compat.AirflowNotFoundException, compat.AirflowException)
     assert issubclass(compat.AirflowFailException, compat.AirflowException)
+    assert issubclass(compat.AirflowSensorTimeout, compat.AirflowException)
+    assert issubclass(compat.BaseSensorOperator, compat.BaseOperator)
+    assert not compat.PokeReturnValue(is_done=False)
     assert compat.conf.getint("core", "parallelism") > 0
     assert callable(compat.XCom.get_value)
     with pytest.raises(compat.TaskDeferred):

@@ -313,3 +313,83 @@ def test_no_text_promises_what_does_not_hold(kind: type[errors.ApiframeError], i
 
 def test_a_job_that_the_error_names_itself_is_kept():
     assert "(job job_7)" in told(errors.JobTimeoutError("late", job_id="job_7"), **JOB)[1]
+
+
+WATCHES = {"watches": True}
+
+
+@pytest.mark.parametrize(
+    ("error", "situation", "kind", "text"),
+    [
+        (
+            errors.InvalidInputError("job_id: '': must be the id of a job"),
+            LEFT,
+            HailuoFailException,
+            "job_id: '': must be the id of a job. Correct it. Then clear the task.",
+        ),
+        (
+            errors.CredentialsUnavailableError("Airflow finds no connection; so it has been for 61 s"),
+            JOB | LEFT,
+            HailuoUnavailableException,
+            "Airflow finds no connection; so it has been for 61 s (job job_1). A retry looks again.",
+        ),
+        (
+            api(errors.NotFoundError, 404),
+            JOB,
+            HailuoUnavailableException,
+            (
+                "Apiframe answers: so it is (HTTP 404, job job_1). Check the job_id, and that the connection 'conn' "
+                "leads to the account that submitted the job. Clearing the task looks again."
+            ),
+        ),
+        (
+            api(errors.AuthenticationError, 401),
+            JOB | LEFT,
+            HailuoUnavailableException,
+            (
+                "Apiframe answers: so it is (HTTP 401, job job_1). Check the API key in the connection 'conn'. A "
+                "retry looks again."
+            ),
+        ),
+        (
+            errors.JobFailedError("The render ended as FAILED: no. Its credits were refunded"),
+            JOB | LEFT,
+            HailuoFailException,
+            (
+                "The render ended as FAILED: no. Its credits were refunded (job job_1). This task only waits for "
+                "it: have it rendered anew where it was submitted."
+            ),
+        ),
+        (
+            errors.JobExpiredError("The video was rendered and paid, but its file has been purged"),
+            JOB | LEFT,
+            HailuoFailException,
+            (
+                "The video was rendered and paid, but its file has been purged (job job_1). This task only waits "
+                "for it: have it rendered anew where it was submitted, which costs credits again."
+            ),
+        ),
+        (
+            errors.JobWithoutVideoError("Ask Apiframe's support with the job's id"),
+            JOB,
+            HailuoJobFailedException,
+            "Ask Apiframe's support with the job's id (job job_1). Clearing the task looks again.",
+        ),
+    ],
+)
+def test_a_task_that_only_waits_says_what_helps(
+    error: errors.ApiframeError, situation: dict[str, Any], kind: type, text: str
+):
+    assert told(error, **WATCHES, **situation) == (kind, text)
+
+
+# No look at a job meets a conflict of keys.
+@pytest.mark.parametrize("kind", [kind for kind in ERRORS if kind is not errors.ConflictError])
+def test_a_task_that_only_waits_promises_no_render_and_tells_of_no_money_of_its_own(kind: type[errors.ApiframeError]):
+    for job, left in product((None, "job_1"), (False, True)):
+        exception = explained(kind("So it is."), Situation("conn", job_id=job, tries_left=left, watches=True))
+        text = str(exception)
+        final = isinstance(exception, HailuoFailException)
+
+        assert not re.search("renders|submits|pay|paid|idempotency_key", text), text
+        assert ("Clearing the task looks again" in text) is (not left and not final), text
