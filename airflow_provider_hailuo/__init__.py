@@ -23,6 +23,14 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.hooks.hailuo"]}],
         "operators": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.operators.hailuo"]}],
+        "sensors": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.sensors.hailuo"]}],
+        "transfers": [
+            {
+                "source-integration-name": "Hailuo",
+                "target-integration-name": "Common IO",
+                "python-module": "airflow_provider_hailuo.transfers.hailuo_to_object_storage",
+            }
+        ],
         "triggers": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.triggers.hailuo"]}],
         "extra-links": ["airflow_provider_hailuo.links.hailuo.HailuoVideoLink"],
         "connection-types": [

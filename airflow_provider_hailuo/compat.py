@@ -16,16 +16,22 @@ AIRFLOW: tuple[int, ...] = tuple(int(number) for number in _version.split(".")[:
 """The minor release of Airflow, such as `(3, 3)`."""
 
 if TYPE_CHECKING or AIRFLOW >= (3, 0):
-    from airflow.sdk import BaseOperator, BaseOperatorLink, Connection, Context
+    from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Connection, Context, Variable
     from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
     from airflow.sdk.execution_time.xcom import XCom
 else:
+    from airflow.datasets import Dataset as Asset
+    from airflow.datasets import DatasetAlias as AssetAlias
     from airflow.models.baseoperator import BaseOperator
     from airflow.models.baseoperatorlink import BaseOperatorLink
     from airflow.models.connection import Connection
+    from airflow.models.variable import Variable
     from airflow.models.xcom import XCom
     from airflow.sensors.base import BaseSensorOperator, PokeReturnValue
     from airflow.utils.context import Context
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
 
 if TYPE_CHECKING or AIRFLOW >= (3, 1):
     from airflow.sdk import BaseHook
@@ -57,6 +63,8 @@ __all__ = [
     "AirflowFailException",
     "AirflowNotFoundException",
     "AirflowSensorTimeout",
+    "Asset",
+    "AssetAlias",
     "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
@@ -69,10 +77,26 @@ __all__ = [
     "TaskDeferred",
     "TaskSuccessEvent",
     "TriggerEvent",
+    "Variable",
     "XCom",
     "conf",
     "get_async_connection",
+    "object_storage_path",
 ]
+
+
+def object_storage_path(url: str, conn_id: str | None) -> ObjectStoragePath:
+    """Return the path of a file or directory in whatever storage Airflow knows.
+
+    :param url: Its URL, or an absolute local path.
+    :param conn_id: The Airflow connection of the storage; None for what the environment says.
+    """
+    # Not while this module is imported: it takes half a second to load, and few tasks need it.
+    if TYPE_CHECKING or AIRFLOW >= (3, 0):
+        from airflow.sdk import ObjectStoragePath  # noqa: PLC0415
+    else:
+        from airflow.io.path import ObjectStoragePath  # noqa: PLC0415
+    return ObjectStoragePath(url, conn_id=conn_id)
 
 
 async def get_async_connection(conn_id: str) -> Connection:

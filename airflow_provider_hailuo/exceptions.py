@@ -29,6 +29,10 @@ class HailuoJobTimeoutException(HailuoException):
     """The video was not there in time; the job may still complete."""
 
 
+class HailuoStorageException(HailuoException):
+    """The video is there and paid for, and its file could not be fetched or stored; a retry does only that."""
+
+
 class HailuoJobFailedException(HailuoException):
     """The job ended without a video; a retry renders it anew."""
 
@@ -87,6 +91,8 @@ def _kind(error: errors.ApiframeError, situation: Situation) -> type[AirflowExce
         return HailuoJobFailedException
     if isinstance(error, errors.RateLimitError):
         return HailuoRateLimitException
+    if isinstance(error, errors.FileError) and situation.job_id is not None:
+        return HailuoStorageException
     passing = error.transient or error.in_doubt or isinstance(error, errors.CredentialsUnavailableError)
     return HailuoUnavailableException if passing or situation.may_be_paid else HailuoFailException
 
@@ -94,6 +100,8 @@ def _kind(error: errors.ApiframeError, situation: Situation) -> type[AirflowExce
 def _money(error: errors.ApiframeError, situation: Situation) -> str:
     if isinstance(error, errors.JobError) or situation.watches:
         return ""  # its own message tells it, or nothing is known of it here
+    if isinstance(error, errors.FileError) and situation.job_id is not None:
+        return "The video is there, and paid for"
     if situation.job_id is not None:
         return "The job goes on, and is paid if it completes"
     if situation.in_doubt:

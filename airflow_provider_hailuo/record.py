@@ -10,12 +10,8 @@ from weakref import WeakKeyDictionary
 from airflow_provider_hailuo.apiframe.client import Settings
 from airflow_provider_hailuo.apiframe.errors import ConflictError, excerpt
 from airflow_provider_hailuo.apiframe.idempotency import derive_key
-from airflow_provider_hailuo.apiframe.models import Job, VideoRequest
+from airflow_provider_hailuo.apiframe.models import DEFAULT_DURATION, DEFAULT_RESOLUTION, Job, VideoRequest
 from airflow_provider_hailuo.compat import XCom
-
-# What the API takes for a field that is not sent (Apiframe reference, Hailuo 02).
-DEFAULT_RESOLUTION = "768p"
-DEFAULT_DURATION = 6
 
 JOB_ID, JOB, CREDIT_COST, RETURN_VALUE = "job_id", "job", "credit_cost", "return_value"
 LINK = "_link_HailuoVideoLink"
@@ -92,6 +88,12 @@ def job_facts(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
         "created": job.created_at and job.created_at.isoformat(),
         "completed": job.completed_at and job.completed_at.isoformat(),
     }
+
+
+def task_facts(ti: TaskInstance) -> dict[str, Any]:
+    """Return what tells which task instance made a video."""
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    return {name: map_index(ti) if name == "map_index" else getattr(ti, name) for name in names}
 
 
 async def submitted_job(ti: TaskInstance) -> str | None:

@@ -1,4 +1,4 @@
-"""The first DAG: generate a video, then keep the file, because the API's URL is short-lived.
+"""The first DAG: generate a video and keep the file, because the API's URL is short-lived.
 
 It runs as it is against the local sandbox and against the real API: only the connection `hailuo_default` differs.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from pathlib import Path
 
-import httpx
 import pendulum
 
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
@@ -19,30 +17,27 @@ try:
 except ImportError:  # Airflow 2.11
     from airflow.decorators import dag, task
 
+VIDEOS = os.environ.get("HAILUO_VIDEOS", tempfile.gettempdir())  # or "s3://my-bucket/videos", or any other storage
+
 
 @dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False, tags=["hailuo"])
 def hailuo_quickstart() -> None:
-    """Generate one video and save it."""
+    """Generate one video and keep it."""
     video = HailuoGenerateOperator(
         task_id="make_video",
         prompt="Drone shot flying over a tropical coastline at sunrise, smooth cinematic motion",
         resolution="768p",
         duration=6,
+        destination=f"{VIDEOS}/",  # the file is called after the job
         retries=2,  # a retry takes the same job up again: it never pays twice
     )
 
     @task
-    def save_video(url: str, job_id: str) -> str:
-        """Download the video and return where it lies."""
-        path = Path(os.environ.get("HAILUO_VIDEOS", tempfile.gettempdir())) / f"{job_id}.mp4"
-        with httpx.stream("GET", url, follow_redirects=True, timeout=60) as response:
-            response.raise_for_status()
-            with path.open("wb") as file:
-                for chunk in response.iter_bytes():
-                    file.write(chunk)
-        return str(path)
+    def announce(uri: str, job: dict) -> str:
+        """Return a line for the people who wait for the video."""
+        return f"{uri} ({job['bytes']} bytes, {job['credits']} credits)"
 
-    save_video(video.output, video.output["job_id"])
+    announce(video.output, video.output["job"])
 
 
 hailuo_quickstart()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Generic, Literal, TypeVar
+from typing import IO, Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import pydantic
@@ -23,6 +23,7 @@ from airflow_provider_hailuo.apiframe.models import (
     Submission,
     Upload,
     VideoRequest,
+    canonical_job_id,
     check_job_id,
     is_nothing,
 )
@@ -47,7 +48,8 @@ class Call(Generic[T]):
     """One request to the API and the way to read its answer.
 
     `read` turns the decoded JSON of a 2xx answer into a value and raises pydantic's `ValidationError` or
-    `ValueError` when it has another shape. `job_id` names the job in errors.
+    `ValueError` when it has another shape. `job_id` names the job in errors. What a `harmless` POST makes costs
+    nothing and goes away by itself.
     """
 
     method: Literal["GET", "POST"]
@@ -55,19 +57,20 @@ class Call(Generic[T]):
     read: Callable[[Any], T]
     params: Mapping[str, str | int] = field(default_factory=dict)
     json: Mapping[str, Any] | None = None
-    files: Mapping[str, tuple[str, bytes]] | None = None
+    files: Mapping[str, tuple[str, bytes | IO[bytes]]] | None = None
     idempotency_key: str | None = None
     job_id: str | None = None
+    harmless: bool = False
 
     @property
     def repeatable(self) -> bool:
         """Whether sending it twice has no more effect than sending it once."""
-        return self.method == "GET" or self.idempotency_key is not None
+        return self.method == "GET" or self.harmless or self.idempotency_key is not None
 
     @property
     def creates(self) -> bool:
-        """Whether it makes something: a failure on the way may then mean that it was made all the same."""
-        return self.method == "POST"
+        """Whether it makes what may have to be paid: a failure may then mean that it was made all the same."""
+        return self.method == "POST" and not self.harmless
 
     @property
     def headers(self) -> dict[str, str]:
@@ -155,7 +158,7 @@ def get_job(job_id: str) -> Call[Job]:
 
     def read(answer: Any) -> Job:
         job = Job.model_validate(answer)
-        if job.id != job_id:
+        if job.id != canonical_job_id(job_id):
             raise ValueError(f"it is about job {errors.excerpt(job.id)}, asked was {job_id}")
         return job
 
@@ -179,9 +182,18 @@ def get_account() -> Call[Account]:
     return Call("GET", "/v2/me", Account.model_validate)
 
 
-def upload(name: str, content: bytes) -> Call[Upload]:
-    """`POST /v2/uploads`: store `content` (image of at most 25 MB, video of 50 MB) under the file name `name`."""
-    return Call("POST", "/v2/uploads", Upload.model_validate, files={"file": (name, content)})
+def upload(name: str, content: bytes | IO[bytes]) -> Call[Upload]:
+    """`POST /v2/uploads`: store a file for 1 to 2 hours.
+
+    :param name: what to call it: its last 100 characters, in which what is not a letter, a digit, `.`, `_` or `-` of
+        ASCII is replaced; `file` when it is empty.
+    :param content: a picture of at most 25 MB or a video of at most 50 MB: its bytes, or a file opened for reading
+        that can seek, which each try sends from its beginning without loading it (`Client` only: an event loop must
+        not wait for a disk).
+    """
+    # Without a name the API would take the part for a text field.
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", name[-100:]) or "file"
+    return Call("POST", "/v2/uploads", Upload.model_validate, files={"file": (name, content)}, harmless=True)
 
 
 def _status_error(

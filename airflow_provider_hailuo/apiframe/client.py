@@ -77,6 +77,11 @@ class Settings:
         if not (len(self.namespace) <= 60 and self.namespace.isascii() and self.namespace.isprintable()):
             raise InvalidInputError.of(("namespace", self.namespace, "must be at most 60 printable ASCII characters"))
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the API is on this machine, as a sandbox is: its files then are there as well."""
+        return _is_loopback(urlsplit(self.base_url).hostname or "")
+
 
 def _check_base_url(base_url: str) -> None:
     def refuse(problem: str) -> NoReturn:
@@ -140,7 +145,10 @@ def _request_options(call: Call[Any]) -> dict[str, Any]:
 
 
 class _Body:
-    """Collects the body of an answer within limits of size and time."""
+    """Collects the body of an answer within limits of size and time.
+
+    The time begins with the answer: what is uploaded may take longer.
+    """
 
     def __init__(self, call: Call[Any], seconds: float) -> None:
         self._call = call
@@ -273,9 +281,9 @@ class Client:
         return value
 
     def _send_once(self, call: Call[T]) -> T:
-        body = _Body(call, self.settings.timeout)
         try:
             with self._http.stream(**_request_options(call)) as response:
+                body = _Body(call, self.settings.timeout)
                 for chunk in response.iter_bytes():
                     body.add(chunk)
         except httpx.HTTPError as error:
@@ -319,9 +327,9 @@ class AsyncClient:
         return await tenacity.AsyncRetrying(**tries.policy(), sleep=self._sleep, reraise=True)(self._send_once, call)
 
     async def _send_once(self, call: Call[T]) -> T:
-        body = _Body(call, self.settings.timeout)
         try:
             async with self._http.stream(**_request_options(call)) as response:
+                body = _Body(call, self.settings.timeout)
                 async for chunk in response.aiter_bytes():
                     body.add(chunk)
         except httpx.HTTPError as error:

@@ -30,6 +30,9 @@ from airflow_provider_hailuo.apiframe.errors import InvalidInputError
 HAILUO_02: Final = "hailuo-02"
 PROMPT_UNITS: Final = 2000
 JOB_ID_CHARACTERS: Final = 255
+# What the API takes for a field that is not sent (Apiframe reference, Hailuo 02).
+DEFAULT_RESOLUTION: Final = "768p"
+DEFAULT_DURATION: Final = 6
 WEBHOOK_EVENTS: Final = ("progress", "completed", "failed")
 
 _NOT_IN_URLS: Final = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]|%(?![0-9A-Fa-f]{2})")
@@ -240,12 +243,14 @@ def _known_status(value: Any) -> Any:
     return known if known in set(JobStatus) else value
 
 
-def _canonical(job_id: str) -> str:
+def canonical_job_id(job_id: str) -> str:
     """Return a UUID in small letters (RFC 9562, 4), any other id as it is."""
     return job_id.lower() if _UUID.fullmatch(job_id) else job_id
 
 
-_JobId = Annotated[str, BeforeValidator(_text_of_number), AfterValidator(check_job_id), AfterValidator(_canonical)]
+_JobId = Annotated[
+    str, BeforeValidator(_text_of_number), AfterValidator(check_job_id), AfterValidator(canonical_job_id)
+]
 _Status = Annotated[str, BeforeValidator(_known_status)]
 
 

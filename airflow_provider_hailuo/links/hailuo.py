@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow_provider_hailuo.apiframe.models import is_http_url
 from airflow_provider_hailuo.compat import BaseOperatorLink, XCom
-from airflow_provider_hailuo.record import LINK, RETURN_VALUE
+from airflow_provider_hailuo.record import JOB, LINK
 
 
 class HailuoVideoLink(BaseOperatorLink):
@@ -21,5 +21,7 @@ class HailuoVideoLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002
         """Return the URL of the video of the task instance `ti_key`, "" when there is none."""
-        url = XCom.get_value(ti_key=ti_key, key=RETURN_VALUE)
+        # What the task returns may be where it has stored the video.
+        job = XCom.get_value(ti_key=ti_key, key=JOB)
+        url = job.get("url") if isinstance(job, dict) else None
         return url if isinstance(url, str) and is_http_url(url) else ""

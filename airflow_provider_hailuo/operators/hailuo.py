@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from uuid import uuid4
 
 import jinja2
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import pictures, record
 from airflow_provider_hailuo.apiframe import calls, errors
-from airflow_provider_hailuo.apiframe.client import Client, Settings
+from airflow_provider_hailuo.apiframe.budget import check_budget, check_max_credits
+from airflow_provider_hailuo.apiframe.client import Client
 from airflow_provider_hailuo.apiframe.idempotency import nth_key
 from airflow_provider_hailuo.apiframe.models import (
     FINAL_STATUSES,
@@ -25,13 +26,15 @@ from airflow_provider_hailuo.apiframe.models import (
     VideoRequest,
     is_nothing,
 )
-from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
+from airflow_provider_hailuo.apiframe.polling import JobPoll, video_url
 from airflow_provider_hailuo.compat import BaseOperator, StartTriggerArgs
 from airflow_provider_hailuo.exceptions import HailuoFailException, HailuoUnavailableException, Situation, explained
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.lineage import add_asset_events
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
 from airflow_provider_hailuo.operators.submission import Submission, SubmissionRecord, takes_up
 from airflow_provider_hailuo.operators.visits import MOST, fewest_visits
+from airflow_provider_hailuo.storage import Destination, IfExists
 from airflow_provider_hailuo.triggers.hailuo import (
     BACKSTOP_SECONDS,
     HailuoGenerateTrigger,
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from airflow_provider_hailuo.compat import Context
 
 _REQUEST_FIELDS = tuple(VideoRequest.model_fields)
+_SUBMITTED_FIELDS = (*_REQUEST_FIELDS, "hailuo_conn_id", "idempotency_key")
+_STORAGE_FIELDS = ("image_conn_id", "destination", "destination_conn_id")
 
 DEAD_JOBS = 10
 """How many jobs that were dead when they were submitted, so of earlier tries, a try leaves behind before it gives
@@ -71,19 +76,21 @@ class HailuoGenerateOperator(BaseOperator):
     """Generates a video with Hailuo 02 through Apiframe and returns its URL.
 
     The task submits the job, then waits in the triggerer, where it holds no worker slot, then resumes on a worker.
-    The URL is short-lived: copy the file to storage of your own in a task that follows.
+    The URL is short-lived: with `destination` the task stores the file and returns where it lies.
 
     What describes the request is templated; an optional field that renders to "" or "None" is left out. A retry goes
     on with what the task has begun, whatever its templates render to by then. Inside another task
     (`execute(context)`) it waits right there.
 
-    XComs: `return_value` is the URL; `job_id` is there right after the submission; `credit_cost` (credits) and
-    `job` (a dictionary of all that a page would show) when the job is final.
+    XComs: `return_value` is the URL (with `destination` that of the stored file); `job_id` is there right after the
+    submission; `credit_cost` (credits) and `job` (a dictionary of all that a page would show; with `destination` also
+    `uri`, `bytes` and `sha256`) when the job is final.
 
     :param prompt: what to show, 1 to 2000 characters, of which emoji and the like count as two.
     :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`.
-    :param image: URL of the first frame.
-    :param end_image: URL of the last frame, with `hailuo-02` only.
+    :param image: the first frame: an http(s) URL, or a picture (PNG, JPEG, WebP, GIF of at most 25 MB) at a URL that
+        Airflow's ObjectStoragePath takes or at an absolute path, which is uploaded right before the submission.
+    :param end_image: the last frame, likewise, with `hailuo-02` only.
     :param resolution: `768p` (the API's default) or `1080p`.
     :param duration: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
     :param prompt_optimizer: whether the model may rewrite the prompt (the API's default: yes).
@@ -98,6 +105,20 @@ class HailuoGenerateOperator(BaseOperator):
         10).
     :param timeout: seconds (or a timedelta) to wait (default 1800), counted from the submission, with
         `worker_visits=0` from when Airflow hands over the task. `execution_timeout` holds as well.
+    :param image_conn_id: the Airflow connection of the storage of `image` and `end_image`; None (default): what the
+        environment says.
+    :param destination: where to store the video: a URL that Airflow's ObjectStoragePath takes, as
+        `s3://bucket/{{ ds }}/boat.mp4`, or an absolute path; if it ends with `/`, the file is `<job id>.mp4`. None
+        (default) stores nothing. Half a file is never seen there, and a retry after a failure stores the same video.
+    :param destination_conn_id: the Airflow connection of that storage; None (default): what the environment says.
+    :param if_exists: what to do with a file that lies there: `skip` (default) fetches nothing if it is the same video
+        and replaces any other; `overwrite` replaces it in any case; `fail` replaces no other file.
+    :param metadata: whether to store `<name>.json` beside it: prompt, job, credits, sha256, DAG, run and so on.
+    :param poster: whether to store the first frame as `<name>.jpg` beside it (needs the extra `poster`).
+    :param wait_for_completion: with False the task ends when the job is submitted and returns its id: wait for it
+        with `HailuoJobSensor` and store it with `HailuoToObjectStorageOperator`.
+    :param max_credits: refuse to submit a video that costs more credits than that, or more than the account has; None
+        (default) leaves that to the API.
     :param idempotency_key: overrides the derived key that keeps a crash or retry from paying twice. The same key
         stands for the same video, also when the task is cleared.
     :raises HailuoFailException: which Airflow does not retry: nothing was paid, and input, key, credits or rights
@@ -108,8 +129,9 @@ class HailuoGenerateOperator(BaseOperator):
     # While the base class is made, Airflow asks already.
     worker_visits: int = MOST
     deferrable: bool = True
+    wait_for_completion: bool = True
     _before_rendering: tuple[int, str | None] | None = None
-    template_fields: Sequence[str] = (*_REQUEST_FIELDS, "hailuo_conn_id", "idempotency_key")
+    template_fields: Sequence[str] = (*_SUBMITTED_FIELDS, *_STORAGE_FIELDS)
     operator_extra_links = (HailuoVideoLink(),)
     ui_color: str = "#e8e4fb"
 
@@ -131,6 +153,14 @@ class HailuoGenerateOperator(BaseOperator):
         poll_interval: float | timedelta = 5.0,
         timeout: float | timedelta = 1800.0,
         idempotency_key: str | None = None,
+        image_conn_id: str | None = None,
+        destination: str | None = None,
+        destination_conn_id: str | None = None,
+        if_exists: IfExists = "skip",
+        metadata: bool = False,
+        poster: bool = False,
+        wait_for_completion: bool = True,
+        max_credits: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -149,9 +179,22 @@ class HailuoGenerateOperator(BaseOperator):
         self.poll_interval = _seconds("poll_interval", poll_interval)
         self.timeout = _seconds("timeout", timeout)
         self.idempotency_key = idempotency_key
+        self.image_conn_id = image_conn_id
+        self.destination = destination
+        self.destination_conn_id = destination_conn_id
+        self.if_exists = if_exists
+        self.metadata = metadata
+        self.poster = poster
+        self.wait_for_completion = wait_for_completion
+        self.max_credits = max_credits
         # What is known while the DAG is parsed is refused then, not in the night.
-        if not isinstance(deferrable, bool):
-            raise HailuoFailException(f"deferrable: {deferrable!r}: must be True or False")
+        for name in "deferrable", "wait_for_completion":
+            if not isinstance(getattr(self, name), bool):
+                raise HailuoFailException(f"{name}: {getattr(self, name)!r}: must be True or False")
+        if destination is not None and not wait_for_completion:
+            raise HailuoFailException(
+                "destination: needs wait_for_completion=True: nobody else would store the video"
+            )
         if isinstance(worker_visits, bool) or worker_visits not in range(MOST + 1):
             raise HailuoFailException(f"worker_visits: {worker_visits!r}: must be 0, 1 or 2")
         if _is_literal(hailuo_conn_id) and not (is_nothing(hailuo_conn_id) or isinstance(hailuo_conn_id, str)):
@@ -163,15 +206,24 @@ class HailuoGenerateOperator(BaseOperator):
         try:
             VideoRequest(
                 **{"prompt": "known later"}
-                | {name: value for name, value in self._request_fields().items() if _is_literal(value)}
+                | {
+                    name: value
+                    for name, value in self._request_fields().items()
+                    if _is_literal(value) and not (name in pictures.FIELDS and pictures.is_elsewhere(value))
+                }
             )
             if _is_literal(idempotency_key):
                 calls.check_idempotency_key(idempotency_key)
+            known = _is_literal(destination) and not is_nothing(destination)
+            self._destination_at(destination if known else "/known/later")
+            check_max_credits(max_credits)
         except errors.InvalidInputError as error:
             raise HailuoFailException(str(error)) from None
 
     def _visits(self) -> tuple[int, str | None]:
         """Return how often the task visits a worker, and what stands in the way of fewer visits that were wanted."""
+        if not self.wait_for_completion:
+            return 1, "wait_for_completion=False" if self.worker_visits == 0 else None
         return fewest_visits(self, self.worker_visits, deferrable=self.deferrable, of=HailuoGenerateOperator)
 
     def _start_from_trigger(self) -> bool:
@@ -181,7 +233,7 @@ class HailuoGenerateOperator(BaseOperator):
         if not self._start_from_trigger():
             return None
         timeout = self.execution_timeout
-        values: dict[str, Any] = {name: getattr(self, name) for name in HailuoGenerateOperator.template_fields}
+        values: dict[str, Any] = {name: getattr(self, name) for name in _SUBMITTED_FIELDS}
         if isinstance(values["webhook_events"], Collection) and not isinstance(values["webhook_events"], str):
             # Not in the order of a set, which is another one in each process: the DAG would seem to change.
             values["webhook_events"] = sorted(values["webhook_events"], key=str)
@@ -218,7 +270,7 @@ class HailuoGenerateOperator(BaseOperator):
         # `airflow tasks test` of a run that a trigger has ended resumes without an event.
         if not isinstance(event, dict) or event.get("start_on_worker") or _is_of_another_try(event, ti):
             return self._execute(context, left=record.left_over(ti))
-        submissions = SubmissionRecord(context)
+        submissions = self._record(context)
         with self._explained(ti, submissions, unknown=not submissions.kept):
             if not {"job_id", "error"} <= event.keys():
                 raise errors.UnreadableAnswerError(f"The task was resumed by {errors.excerpt(repr(event))}")
@@ -232,13 +284,14 @@ class HailuoGenerateOperator(BaseOperator):
             raise_unless_finished(event)
             if seen is not None and seen["url"]:
                 self.log.info("Job %s: video is ready, %s credits", submission.job_id, seen["credits"])
-                self._handed_on(ti, submissions, submission)
-                return str(seen["url"])
+                return self._deliver(context, submissions, submission, seen)
             # The trigger could leave nothing: look again.
             ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
             until = min(time.time() + LOOK_SECONDS, self._deadline(ti))
-            job = self._wait_here(submission.conn_id, JobPoll(str(submission.job_id), until, self.poll_interval))
-            return self._finish(ti, submissions, submission, job)
+            job = HailuoHook(submission.conn_id).wait_with(
+                JobPoll(str(submission.job_id), until, self.poll_interval), self.log.log
+            )
+            return self._finish(context, submissions, submission, job)
 
     def _execute(self, context: Context, left: Mapping[str, Any] | None = None) -> str:
         """Begin a try on a worker.
@@ -247,17 +300,22 @@ class HailuoGenerateOperator(BaseOperator):
         """
         ti = context["ti"]
         nested = self._is_nested(ti)
-        submissions = SubmissionRecord(context, kept=not nested)
+        submissions = self._record(context)
         visits = self._visits_of_this_try(ti)
         # What a trigger began, the store does not tell, and perhaps its XComs do not either.
         unknown = not submissions.kept or (left is not None and record.JOB_ID not in left)
         with self._explained(ti, submissions, unknown=unknown):
             submission, job = self._submit(ti, submissions, left)
+            if not self.wait_for_completion:
+                if job is not None:
+                    video_url(job)  # raises, if there is none
+                self._handed_on(ti, submissions, submission)
+                return str(submission.job_id)
             poll = JobPoll(str(submission.job_id), self._deadline(ti), self.poll_interval)
             if job is None and (nested or not self.deferrable):
-                job = self._wait_here(submission.conn_id, poll)
+                job = HailuoHook(submission.conn_id).wait_with(poll, self.log.log)
             if job is not None:
-                return self._finish(ti, submissions, submission, job)
+                return self._finish(context, submissions, submission, job)
         self.defer(
             trigger=HailuoJobTrigger(
                 job_id=poll.job_id,
@@ -285,6 +343,11 @@ class HailuoGenerateOperator(BaseOperator):
         """Tell whether another task's code calls this one's: the record would be its, and nobody could resume."""
         return getattr(ti, "task", self) is not self
 
+    def _record(self, context: Context) -> SubmissionRecord:
+        # Each upload of a picture has a URL of its own, and so a body that the API takes for another request.
+        uploads = any(pictures.is_elsewhere(getattr(self, name)) for name in pictures.FIELDS)
+        return SubmissionRecord(context, kept=not self._is_nested(context["ti"]), needed=uploads)
+
     @property
     def _conn_id(self) -> str:
         return HailuoHook(self.hailuo_conn_id).hailuo_conn_id
@@ -293,8 +356,18 @@ class HailuoGenerateOperator(BaseOperator):
         return {name: getattr(self, name) for name in _REQUEST_FIELDS}
 
     def _wanted(self) -> tuple[VideoRequest, str | None]:
-        """Return the request and the task's own key, as its templates render now."""
-        return VideoRequest(**self._request_fields()), calls.check_idempotency_key(self.idempotency_key)
+        """Return the request and the task's own key, as its templates render now.
+
+        Pictures that are elsewhere it names by their content.
+        """
+        found = {name: pictures.content_url(name, *place) for name, place in self._pictures().items()}
+        return VideoRequest(**{**self._request_fields(), **found}), calls.check_idempotency_key(self.idempotency_key)
+
+    def _pictures(self) -> dict[str, tuple[str, str | None]]:
+        """Return where the pictures lie that have to be uploaded, and their connection, by field."""
+        conn_id = None if is_nothing(self.image_conn_id) else self.image_conn_id
+        fields = {name: getattr(self, name) for name in pictures.FIELDS}
+        return {name: (value, conn_id) for name, value in fields.items() if pictures.is_elsewhere(value)}
 
     def _submit(
         self, ti: Any, submissions: SubmissionRecord, left: Mapping[str, Any] | None
@@ -313,7 +386,7 @@ class HailuoGenerateOperator(BaseOperator):
             try:
                 with HailuoHook(submission.conn_id if submission else self._conn_id).get_conn() as client:
                     if submission is None:
-                        submission = self._begun(ti, submissions, client.settings, n, salt)
+                        submission = self._begun(ti, submissions, client, n, salt)
                         if record.JOB_ID in (left or {}):
                             record.forget_job(ti)
                         # Under a key that nothing else can have it is of this try, even if it is dead at once.
@@ -339,7 +412,7 @@ class HailuoGenerateOperator(BaseOperator):
         try:
             request, own_key = self._wanted()
             body = request.to_wire()
-        except errors.InvalidInputError as error:
+        except (errors.InvalidInputError, errors.FileError) as error:
             invalid = error
         if begun is None and submissions.kept and record.JOB_ID in left:
             begun = self._left_by_a_trigger(ti, left[record.JOB_ID], body or {}, own_key)
@@ -381,16 +454,25 @@ class HailuoGenerateOperator(BaseOperator):
         max_tries = -1 if cleared else ti.max_tries or 0
         return Submission("", {**body, **known}, self._conn_id, max_tries, own_key=own_key, job_id=job_id)
 
-    def _begun(
-        self, ti: Any, submissions: SubmissionRecord, settings: Settings, n: int, salt: str | None
-    ) -> Submission:
+    def _begun(self, ti: Any, submissions: SubmissionRecord, client: Client, n: int, salt: str | None) -> Submission:
         """Return a new submission, written down; `salt` makes its key one that nothing else can have."""
         request, own_key = self._wanted()
+        # What would be of no use, or too dear, is not paid for; what may be paid already is not given up for that.
+        may_be_paid = not submissions.kept and ti.try_number > 1
+        destination = self._destination()
+        if destination is not None and not may_be_paid:
+            destination.check()
+        if self.max_credits is not None:
+            team = None if may_be_paid else client.send(calls.get_account()).team
+            check_budget([request], self.max_credits, team.credits if team else None)
         more = [salt or ti.max_tries or 0]
         if self._is_nested(ti):
             more.append(self.task_id)
-        key = own_key or record.task_key(ti, self._conn_id, settings, request, *more)
-        submission = Submission(nth_key(key, n), request.to_wire(), self._conn_id, ti.max_tries or 0, own_key, nth=n)
+        key = own_key or record.task_key(ti, self._conn_id, client.settings, request, *more)
+        uploads = dict(pictures.upload(client, name, *place) for name, place in self._pictures().items())
+        submission = Submission(
+            *(nth_key(key, n), request.to_wire(), self._conn_id, ti.max_tries or 0, own_key), nth=n, uploads=uploads
+        )
         submissions.begin(submission)
         return submission
 
@@ -401,7 +483,7 @@ class HailuoGenerateOperator(BaseOperator):
         status = None
         if submission.job_id is None:
             try:
-                answer = client.send(calls.generate_video(submission.body, submission.key))
+                answer = client.send(calls.generate_video(submission.sent, submission.key))
             except errors.ApiframeError as error:
                 if isinstance(error, errors.ConflictError):
                     record.name_key(error, submission.key, submission.body["prompt"])
@@ -448,7 +530,7 @@ class HailuoGenerateOperator(BaseOperator):
             submissions.current = replace(begun, job_id=job_id)
             return submissions.current
         body, own_key = event.get("body") or {}, None
-        with suppress(errors.InvalidInputError):
+        with suppress(errors.InvalidInputError, errors.FileError):
             request, own_key = self._wanted()
             body = body or request.to_wire()
         made = Submission(event.get("key") or "", body, self._conn_id, ti.max_tries or 0, own_key, job_id)
@@ -464,34 +546,37 @@ class HailuoGenerateOperator(BaseOperator):
             return min(deadline, float(ti.start_date.timestamp()) + allowed)
         return deadline
 
-    def _wait_here(self, conn_id: str, poll: JobPoll) -> Job:
-        with ExitStack() as stack:
-            client = None
-            while True:
-                try:
-                    if client is None:
-                        client = stack.enter_context(HailuoHook(conn_id).get_conn())
-                    decision = poll.on_job(client.send(calls.get_job(poll.job_id), retries=0), time.time())
-                except errors.ApiframeError as error:
-                    decision = poll.on_error(error, time.time())
-                    if isinstance(error, errors.AuthenticationError | errors.PermissionDeniedError):
-                        client = None  # the key may have been replaced
-                if isinstance(decision, Finished):
-                    return decision.job
-                if isinstance(decision, GaveUp):
-                    raise decision.error
-                if decision.news:
-                    self.log.log(decision.level, decision.news)
-                time.sleep(decision.seconds)
-
-    def _finish(self, ti: Any, submissions: SubmissionRecord, submission: Submission, job: Job) -> str:
+    def _finish(self, context: Context, submissions: SubmissionRecord, submission: Submission, job: Job) -> str:
         """Push the XComs of a final `job` and return the URL of its video, or raise what it ended with."""
-        ti.xcom_push(key=record.JOB, value=record.job_facts(job, record.request_facts(submission.body)))
+        ti = context["ti"]
+        facts = record.job_facts(job, record.request_facts(submission.body))
+        ti.xcom_push(key=record.JOB, value=facts)
         ti.xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
-        url = video_url(job)
+        video_url(job)  # raises, if there is none
         self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
+        return self._deliver(context, submissions, submission, facts)
+
+    def _deliver(
+        self, context: Context, submissions: SubmissionRecord, submission: Submission, facts: dict[str, Any]
+    ) -> str:
+        """Store the video of the XCom `job`, where that is wanted, and return the URL that the task hands on."""
+        ti, url = context["ti"], str(facts["url"])
+        if (destination := self._destination()) is not None:
+            settings = HailuoHook(submission.conn_id).get_settings()
+            stored = destination.store(facts, record.task_facts(ti), allow_local=settings.is_local)
+            facts, url = {**facts, **asdict(stored)}, stored.uri
+            ti.xcom_push(key=record.JOB, value=facts)
+        if not self._is_nested(ti):
+            add_asset_events(context, self.outlets, facts)
         self._handed_on(ti, submissions, submission)
         return url
+
+    def _destination(self) -> Destination | None:
+        return None if is_nothing(self.destination) else self._destination_at(self.destination)
+
+    def _destination_at(self, url: Any) -> Destination:
+        conn_id = None if is_nothing(self.destination_conn_id) else self.destination_conn_id
+        return Destination(url, conn_id, self.if_exists, metadata=self.metadata, poster=self.poster)
 
     def _handed_on(self, ti: Any, submissions: SubmissionRecord, submission: Submission) -> None:
         # Airflow may still fail to keep the URL. If it can, the next try is better told by Airflow that it did.

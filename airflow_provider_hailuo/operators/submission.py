@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from airflow_provider_hailuo.apiframe.errors import excerpt
-from airflow_provider_hailuo.compat import Context
+from airflow_provider_hailuo.compat import Context, Variable
 from airflow_provider_hailuo.exceptions import HailuoUnavailableException
-from airflow_provider_hailuo.record import request_facts
+from airflow_provider_hailuo.record import map_index, request_facts
 
 STATE_KEY = "hailuo_submission"
 """The key of the submission in Airflow's task state store."""
@@ -21,7 +23,7 @@ class Submission:
     """A request for a video, as it was or is going to be sent.
 
     :param key: the idempotency key.
-    :param body: the JSON body.
+    :param body: the JSON body, which is the same however often a picture of it is uploaded.
     :param conn_id: the Airflow connection.
     :param max_tries: Airflow's `max_tries` of the task instance when it was begun: clearing the task changes that, a
         retry does not, nor does editing `retries` of the DAG.
@@ -29,6 +31,7 @@ class Submission:
     :param job_id: the job, None while the API has told of none.
     :param delivered: whether the task has handed on the URL of its video.
     :param nth: which of the keys that begin with the task's own or the derived one it is (see `nth_key`).
+    :param uploads: where the pictures that the body names by their content were uploaded (see `pictures`).
     """
 
     key: str
@@ -39,6 +42,15 @@ class Submission:
     job_id: str | None = None
     delivered: bool = False
     nth: int = 1
+    uploads: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The JSON body as it goes to the API, with the pictures where they were uploaded."""
+        params = self.body.get("hailuoParams")
+        if not (params and self.uploads):
+            return dict(self.body)
+        return {**self.body, "hailuoParams": {name: self.uploads.get(value, value) for name, value in params.items()}}
 
 
 def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -88,15 +100,46 @@ def takes_up(
     return True, f"The task was cleared before it had delivered {named}: it goes on with that{where}{paid}"
 
 
+class VariableStore:
+    """What a task state store does, in Airflow Variables, for Airflow before 3.3.
+
+    A Variable stays until somebody deletes it: after a day it is of no use any more.
+
+    :param ti: the task instance.
+    """
+
+    def __init__(self, ti: Any) -> None:
+        identity = json.dumps([ti.dag_id, ti.run_id, ti.task_id, map_index(ti)])
+        # A name that tells of a secret would have Airflow mask what it holds.
+        self._suffix = hashlib.sha256(identity.encode()).hexdigest()
+
+    def get(self, key: str) -> Any:
+        """Return the value, None if there is none."""
+        stored = Variable.get(f"{key}_{self._suffix}", None)
+        return None if stored is None else json.loads(stored)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep the value."""
+        Variable.set(f"{key}_{self._suffix}", json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        """Forget the value."""
+        Variable.delete(f"{key}_{self._suffix}")
+
+
 class SubmissionRecord:
     """The submission of one task instance, in Airflow's task state store as far as there is one (Airflow 3.3).
 
     :param context: the context of the running task.
     :param kept: whether to keep it in the store (default True); a task that runs inside another one has none.
+    :param needed: whether a key alone does not do, because the same request has another body at each try: where there
+        is no store it is kept in a Variable then (default False).
     """
 
-    def __init__(self, context: Context, *, kept: bool = True) -> None:
+    def __init__(self, context: Context, *, kept: bool = True, needed: bool = False) -> None:
         self._store: Any = context.get("task_state_store") if kept else None
+        if self._store is None and kept and needed:
+            self._store = VariableStore(context["ti"])
         self._log = logging.getLogger(__name__)
         self.current: Submission | None = None
         self.found = False
@@ -133,7 +176,7 @@ class SubmissionRecord:
             raise _refusal(f"read: {_said(error)}") from error
         if not isinstance(stored, dict):
             return None
-        known = {field.name: stored[field.name] for field in fields(Submission) if field.name in stored}
+        known = {known.name: stored[known.name] for known in fields(Submission) if known.name in stored}
         try:
             submission = Submission(**known)
             _video(submission.body)

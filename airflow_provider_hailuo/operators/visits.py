@@ -9,6 +9,7 @@ import jinja2
 from jinja2 import meta, nodes
 
 from airflow_provider_hailuo.compat import BaseOperator, conf
+from airflow_provider_hailuo.pictures import FIELDS, is_elsewhere
 from airflow_provider_hailuo.record import TRIGGERS_WRITE_XCOMS
 
 MOST = 2
@@ -78,6 +79,8 @@ def _blockers_of_the_end(task: BaseOperator, of: type[BaseOperator]) -> Iterator
     for name in ("outlets", "inlets", "on_success_callback", "on_execute_callback"):
         if getattr(task, name):
             yield name
+    if getattr(task, "destination", None) is not None:
+        yield "destination"
     for name in ("pre_execute", "post_execute"):
         if getattr(task, f"_{name}_hook") is not None:
             yield name
@@ -105,6 +108,9 @@ def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterat
     if list(task.template_fields) != list(of.template_fields):
         yield "the subclass's own template fields"
         return
+    if getattr(task, "max_credits", None) is not None:
+        yield "max_credits"
+    yield from (f"{name}, which has to be uploaded" for name in FIELDS if _is_uploaded(getattr(task, name)))
     # Limits hold for what is queued for a worker.
     if task.pool != "default_pool" or task.pool_slots != 1:
         yield "a pool"
@@ -122,6 +128,11 @@ def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterat
         yield "mapping"
     values = {name: getattr(task, name) for name in task.template_fields}
     yield from _unsafe(values)
+
+
+def _is_uploaded(picture: Any) -> bool:
+    """Tell whether a picture certainly has to be uploaded; of a template the trigger finds out."""
+    return is_elsewhere(picture) and "{" not in picture
 
 
 def _unsafe(values: Mapping[str, Any]) -> Iterator[str]:

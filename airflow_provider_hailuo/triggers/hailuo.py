@@ -17,6 +17,7 @@ from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, 
 from airflow_provider_hailuo.apiframe.watcher import JobWatcher, shared_watcher, wait_for_job
 from airflow_provider_hailuo.compat import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.pictures import FIELDS, is_elsewhere
 
 # Airflow's own timeout of a deferral bypasses execute_complete: it is there for a lost trigger only.
 BACKSTOP_SECONDS = 300.0
@@ -147,7 +148,8 @@ class HailuoGenerateTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Submit, wait, and yield the one event that ends the task or that `execute_complete` reads."""
         ti: Any = self.task_instance
-        if ti is None or ti.try_number > 1 or not self._rendered:
+        ready = self._rendered and not any(is_elsewhere(getattr(self, name)) for name in FIELDS)
+        if ti is None or ti.try_number > 1 or not ready:
             yield TriggerEvent(START_ON_WORKER)
         else:
             yield await self._generate(ti)

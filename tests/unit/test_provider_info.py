@@ -33,8 +33,12 @@ def test_it_is_about_this_distribution(info: dict):
 
 def test_every_module_and_class_that_it_names_is_there(info: dict):
     modules = [
-        module for kind in ("hooks", "operators", "triggers") for e in info[kind] for module in e["python-modules"]
+        module
+        for kind in ("hooks", "operators", "sensors", "triggers")
+        for e in info[kind]
+        for module in e["python-modules"]
     ]
+    modules += [transfer["python-module"] for transfer in info["transfers"]]
     classes = [connection["hook-class-name"] for connection in info["connection-types"]]
 
     for module in modules:

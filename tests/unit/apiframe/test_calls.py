@@ -33,7 +33,7 @@ def test_a_submission_is_repeatable_only_with_a_key():
     assert not calls.generate_video(REQUEST).repeatable
     assert calls.generate_video(REQUEST).headers == {}
     assert calls.get_job(JOB_ID).repeatable
-    assert not calls.upload("a.png", b"").repeatable
+    assert calls.upload("a.png", b"").repeatable  # one that nobody uses costs nothing, and goes away
 
 
 def test_a_ready_body_is_sent_as_it_is():
@@ -119,6 +119,29 @@ def test_reading_the_account():
     assert account.team is not None
     assert (account.team.name, account.team.credits, account.team.plan) == ("Team", 1234, "pro")
     assert answer(calls.get_account(), 200, {"user": {"id": "u"}, "team": None}).team is None
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("first.png", "first.png"),
+        ("a b/c:d.png", "a_b_c_d.png"),
+        ('x"; name="y\r\nX-Evil: 1\r\n\r\n.png', "x___name__y__X-Evil__1____.png"),
+        ("лодка\0.jpg", "______.jpg"),
+        ("x" * 5000 + ".gif", "x" * 96 + ".gif"),
+        ("", "file"),
+    ],
+)
+def test_an_upload_has_a_harmless_name(name: str, sent: str):
+    assert calls.upload(name, b"").files == {"file": (sent, b"")}
+
+
+def test_a_uuid_in_capitals_is_the_same_job():
+    job_id = "B2C3D4E5-F6A7-8901-BCDE-F23456789012"
+
+    job = calls.get_job(job_id).parse(200, {}, json.dumps({"id": job_id, "status": "QUEUED"}).encode())
+
+    assert job.id == job_id.lower()
 
 
 def test_uploading():

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import http.server
 import re
 import ssl
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 from urllib.parse import quote
 
 import httpx
@@ -426,7 +429,18 @@ def test_a_no_proxy_of_any_usual_form_makes_a_client(monkeypatch: pytest.MonkeyP
     Client(Settings(api_key=KEY)).close()
 
 
-# From here on real servers on loopback: redirects, proxies, TLS.
+def test_an_upload_may_take_longer_than_an_answer(api, monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow_line(_: httpx.Request) -> httpx.Response:
+        now[0] += 100
+        return httpx.Response(201, json={"id": "u", "url": "https://cdn.example/u.png"})
+
+    assert api(slow_line, retries=0, timeout=30).send(calls.upload("first.png", b"\x89PNG")).id == "u"
+
+
+# From here on real servers on loopback: redirects, proxies, TLS, uploads.
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):
@@ -522,3 +536,111 @@ def test_a_ca_bundle_of_the_environment_is_trusted_and_no_other(
 
         monkeypatch.setenv(variable, str(bundle))
         assert send(flavour, settings, calls.get_account()).user.id == "u"
+
+
+class Uploads(http.server.BaseHTTPRequestHandler):
+    """Takes uploads, holding a piece of them at a time, and breaks off the first ones as the server says."""
+
+    def do_POST(self) -> None:
+        left = int(self.headers["Content-Length"])
+        if self.server.broken:
+            self.server.broken -= 1
+            self.rfile.read(left // 2)
+            return
+        ending = len(f"\r\n--{self.headers.get_boundary()}--\r\n")
+        while (line := self.rfile.readline()) != b"\r\n":
+            left -= len(line)
+        left -= len(b"\r\n") + ending
+        size, digest = left, hashlib.sha256()
+        while left:
+            piece = self.rfile.read(min(left, 65_536))
+            digest.update(piece)
+            left -= len(piece)
+        self.rfile.read(ending)
+        self.server.seen.append((size, digest.hexdigest(), dict(self.headers)))
+        body = b'{"id": "u", "url": "https://cdn.example/u.png"}'
+        self.send_response(201)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def uploads() -> Iterator[http.server.HTTPServer]:
+    """Return a server that refuses connections until it is activated."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), Uploads, bind_and_activate=False)
+    server.server_bind()
+    server.seen, server.broken = [], 0
+    threads = [threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})]
+    server.activate = lambda: (server.server_activate(), threads[0].start())
+    yield server
+    if threads[0].is_alive():
+        server.shutdown()
+        threads[0].join()
+    server.server_close()
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[IO[bytes]]:
+    """Return a file of 25 MB, each of its pieces another one, which was read up to somewhere."""
+    with (tmp_path / "large.png").open("w+b") as file:
+        for n in range(25 * 16):
+            file.write(n.to_bytes(4, "big") * 16_384)
+        file.seek(12_345)
+        yield file
+
+
+def settings_of(server: http.server.HTTPServer) -> Settings:
+    return Settings(api_key=KEY, base_url=f"http://127.0.0.1:{server.server_port}", retries=1)
+
+
+def hash_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return hashlib.sha256(file.read()).hexdigest()
+
+
+def test_a_large_file_is_uploaded_whole_and_never_held_in_memory(uploads, large: IO[bytes]):
+    uploads.activate()
+    with Client(settings_of(uploads)) as api:
+        tracemalloc.start()
+        try:
+            assert api.send(calls.upload("large.png", large)).url == "https://cdn.example/u.png"
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    ((size, digest, headers),) = uploads.seen
+    assert (size, digest) == (25 * 1024 * 1024, hash_of(large))
+    assert "Transfer-Encoding" not in headers
+    assert peak < 2_000_000
+
+
+def test_a_file_is_uploaded_whole_once_a_connection_is_accepted(uploads, large: IO[bytes]):
+    waits = []
+
+    def start(seconds: float) -> None:
+        waits.append(seconds)
+        uploads.activate()
+
+    with Client(settings_of(uploads), sleep=start) as api:
+        api.send(calls.upload("large.png", large))
+
+    assert len(waits) == 1
+    assert [seen[:2] for seen in uploads.seen] == [(25 * 1024 * 1024, hash_of(large))]
+
+
+@pytest.mark.parametrize("kept", ["file", "bytes"])
+def test_an_upload_that_breaks_off_is_sent_again_from_the_beginning(uploads, large: IO[bytes], kept: str):
+    uploads.broken = 1
+    uploads.activate()
+    large.seek(0)
+    content = large if kept == "file" else large.read()
+
+    with Client(settings_of(uploads), sleep=lambda _: None) as api:
+        api.send(calls.upload("large.png", content))
+
+    assert uploads.broken == 0
+    assert [seen[:2] for seen in uploads.seen] == [(25 * 1024 * 1024, hash_of(large))]

@@ -11,24 +11,22 @@ TI_KEY = object()
 
 
 @pytest.mark.parametrize(
-    ("returned", "link"),
+    ("job", "link"),
     [
-        ("https://cdn.example/v.mp4", "https://cdn.example/v.mp4"),
+        ({"url": "https://cdn.example/v.mp4"}, "https://cdn.example/v.mp4"),
+        ({"url": "http://cdn.example/v.mp4?sig=a%2Fb", "uri": "s3://b/v.mp4"}, "http://cdn.example/v.mp4?sig=a%2Fb"),
+        ({"url": None}, ""),
+        ({"url": "javascript:alert(1)"}, ""),
+        ({"url": "file:///tmp/xcom/v"}, ""),
+        ({}, ""),
         (None, ""),
-        ("", ""),
-        ("http://cdn.example/v.mp4?sig=a%2Fb", "http://cdn.example/v.mp4?sig=a%2Fb"),
-        ("javascript:alert(1)", ""),
-        ("file:///tmp/xcom/v", ""),
-        ("None", ""),
-        ({"url": "https://cdn.example/v.mp4"}, ""),
+        ("https://cdn.example/v.mp4", ""),
     ],
 )
-def test_the_button_leads_to_the_video_and_to_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, returned: object, link: str
-):
+def test_the_button_leads_to_the_video_and_to_nothing_else(monkeypatch: pytest.MonkeyPatch, job: object, link: str):
     def get_value(*, ti_key: object, key: str) -> object:
-        assert (ti_key, key) == (TI_KEY, "return_value")
-        return returned
+        assert (ti_key, key) == (TI_KEY, "job")
+        return job
 
     monkeypatch.setattr(XCom, "get_value", get_value)
 

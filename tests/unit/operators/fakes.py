@@ -16,8 +16,9 @@ from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.errors import CredentialsUnavailableError
 from airflow_provider_hailuo.compat import AIRFLOW, TaskDeferred
+from airflow_provider_hailuo.hooks import hailuo as hooks
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.operators import hailuo
+from airflow_provider_hailuo.operators import hailuo as operators
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.operators.submission import STATE_KEY
 
@@ -218,7 +219,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> World:
         return world.conn(hook)
 
     monkeypatch.setattr(HailuoHook, "get_conn", get_conn)
-    monkeypatch.setattr(hailuo, "time", world)
+    for module in operators, hooks:
+        monkeypatch.setattr(module, "time", world)
     return world
 
 

@@ -408,6 +408,9 @@ def test_a_native_number_is_a_prompt(sandbox: Sandbox, deferrable: bool):
 
 def test_all_fields_of_the_request_are_templates():
     assert set(HailuoGenerateOperator.template_fields) == {
+        "destination",
+        "destination_conn_id",
+        "image_conn_id",
         "prompt",
         "model",
         "image",

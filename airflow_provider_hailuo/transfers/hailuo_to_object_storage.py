@@ -1,0 +1,94 @@
+"""`HailuoToObjectStorageOperator`: the video of a job that was submitted elsewhere, into storage of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from airflow_provider_hailuo import record
+from airflow_provider_hailuo.apiframe import errors
+from airflow_provider_hailuo.apiframe.models import is_http_url, is_nothing
+from airflow_provider_hailuo.apiframe.polling import video_url
+from airflow_provider_hailuo.compat import BaseOperator, Context
+from airflow_provider_hailuo.exceptions import Situation, explained
+from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.lineage import add_asset_events
+from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
+from airflow_provider_hailuo.storage import Destination, IfExists
+
+LOOK_SECONDS = 120.0
+"""How long it asks for the job, should the API be out of order: as a rule the job is final when it begins."""
+
+
+class HailuoToObjectStorageOperator(BaseOperator):
+    """Stores the video of a finished job and returns the URI of the file.
+
+    It submits nothing and pays nothing: it may be retried and cleared at will. The API keeps files for 24 hours by
+    default (Apiframe reference, "Get a job").
+
+    XComs: `return_value` is the URI; `job` tells all of the job, with `uri`, `bytes` and `sha256`.
+
+    :param job_id: the job, as `video.output["job_id"]` or the output of `HailuoGenerateOperator` with
+        `wait_for_completion=False`.
+    :param destination: where to store it: a URL that Airflow's ObjectStoragePath takes, as `s3://bucket/{{ ds }}/`,
+        or an absolute path; if it ends with `/`, the file is `<job id>.mp4`.
+    :param destination_conn_id: the Airflow connection of that storage; None (default): what the environment says.
+    :param if_exists: what to do with a file that lies there: `skip` (default) fetches nothing if it is the same video
+        and replaces any other; `overwrite` replaces it in any case; `fail` replaces no other file.
+    :param metadata: whether to store `<name>.json` beside it: prompt, job, credits, sha256, DAG, run and so on.
+    :param poster: whether to store the first frame as `<name>.jpg` beside it (needs the extra `poster`).
+    :param hailuo_conn_id: the Airflow connection of the API (default `hailuo_default`).
+    :raises HailuoFailException: which Airflow does not retry: a parameter will not do, or the file has been purged.
+    :raises HailuoException: for everything else.
+    """
+
+    template_fields: Sequence[str] = ("job_id", "destination", "destination_conn_id", "hailuo_conn_id")
+    operator_extra_links = (HailuoVideoLink(),)
+    ui_color: str = "#e8e4fb"
+
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        destination: str,
+        destination_conn_id: str | None = None,
+        if_exists: IfExists = "skip",
+        metadata: bool = False,
+        poster: bool = False,
+        hailuo_conn_id: str = HailuoHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_id = job_id
+        self.destination = destination
+        self.destination_conn_id = destination_conn_id
+        self.if_exists = if_exists
+        self.metadata = metadata
+        self.poster = poster
+        self.hailuo_conn_id = hailuo_conn_id
+
+    def execute(self, context: Context) -> str:
+        """Fetch the video and put it there; return the URI of the file."""
+        ti = context["ti"]
+        hook = HailuoHook(self.hailuo_conn_id)
+        try:
+            conn_id = None if is_nothing(self.destination_conn_id) else self.destination_conn_id
+            destination = Destination(
+                self.destination, conn_id, self.if_exists, metadata=self.metadata, poster=self.poster
+            )
+            if is_nothing(self.job_id) or is_http_url(str(self.job_id)):
+                problem = "must be the id of a job, as the XCom 'job_id' tells it"
+                raise errors.InvalidInputError.of(("job_id", self.job_id, problem))
+            destination.check()
+            job = hook.wait_for_job(self.job_id, timeout=LOOK_SECONDS)
+            video_url(job)  # raises, if there is none
+            facts = record.job_facts(job, record.request_facts({"model": job.model, **(job.input or {})}))
+            stored = destination.store(facts, record.task_facts(ti), allow_local=hook.get_settings().is_local)
+        except errors.ApiframeError as error:
+            tries_left = ti.try_number <= (ti.max_tries or 0)
+            raise explained(error, Situation(hook.hailuo_conn_id, tries_left=tries_left, watches=True)) from None
+        facts |= asdict(stored)
+        ti.xcom_push(key=record.JOB, value=facts)
+        add_asset_events(context, self.outlets, facts)
+        return stored.uri

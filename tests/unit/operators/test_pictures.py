@@ -1,0 +1,260 @@
+"""Pictures that are elsewhere than at an http(s) URL: uploaded by the task, the same request at each try."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_hailuo import pictures
+from airflow_provider_hailuo.compat import AirflowException, AirflowFailException
+from airflow_provider_hailuo.operators import submission, visits
+from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.triggers.hailuo import START_ON_WORKER, HailuoGenerateTrigger
+from tests.unit.apiframe.test_pictures import WHOLE
+from tests.unit.operators.fakes import Store, make_dag
+from tests.unit.operators.test_hailuo import TaskInstance, connect
+
+PNG, JPEG = WHOLE["png"][2], WHOLE["jpeg"][2]
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    with Sandbox(render_seconds=0.05, jitter=0, credits=100, seed=1) as sandbox:
+        connect(monkeypatch, sandbox, extra=json.dumps({"retries": 0}))
+        yield sandbox
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "boat.png"
+    path.write_bytes(PNG)
+    return path
+
+
+class Variables:
+    """Airflow's Variables."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    def get(self, key: str, default: object) -> object:
+        return self.kept.get(key, default)
+
+    def set(self, key: str, value: str) -> None:
+        self.kept[key] = value
+
+    def delete(self, key: str) -> None:
+        del self.kept[key]
+
+
+@pytest.fixture(params=["3.3", "before 3.3"])
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return what runs the next try of a task, on a worker with and without a task state store."""
+    tries = iter(range(1, 100))
+    store = {"task_state_store": Store()} if request.param == "3.3" else {}
+    monkeypatch.setattr(submission, "Variable", Variables())
+
+    def run(task: HailuoGenerateOperator, *, max_tries: int = 3) -> str:
+        ti = TaskInstance(try_number=next(tries), max_tries=max_tries, id="ti", task=task)
+        return task.execute({"ti": ti, **store})
+
+    return run
+
+
+def operator(**arguments: Any) -> HailuoGenerateOperator:
+    defaults = {"task_id": "video", "prompt": "a boat", "poll_interval": 0.05, "deferrable": False}
+    return HailuoGenerateOperator(**{**defaults, **arguments})
+
+
+def asked(sandbox: Sandbox) -> list[dict[str, Any]]:
+    """Return what the jobs were asked for, the oldest first."""
+    return [job["input"] for job in reversed(sandbox.jobs())]
+
+
+def uploads(sandbox: Sandbox) -> int:
+    return sandbox.stats()["requests"]["POST /v2/uploads"]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_picture_is_uploaded_right_before_the_submission(
+    sandbox: Sandbox, picture: Path, run: Callable[..., str], scheme: str
+):
+    assert run(operator(image=f"{scheme}{picture}")).startswith(sandbox.base_url)
+
+    (request,) = asked(sandbox)
+    assert request["hailuoParams"]["image"].startswith(f"{sandbox.base_url}/uploads/")
+
+
+def test_first_and_last_frame_are_two_pictures(
+    sandbox: Sandbox, picture: Path, tmp_path: Path, run: Callable[..., str]
+):
+    (tmp_path / "end.jpg").write_bytes(JPEG)
+
+    run(operator(image=str(picture), end_image=str(tmp_path / "end.jpg")))
+
+    (request,) = asked(sandbox)
+    first, last = (request["hailuoParams"][name] for name in ("image", "end_image"))
+    assert first != last
+    assert uploads(sandbox) == 2
+
+
+def test_a_url_is_sent_as_it_is(sandbox: Sandbox, run: Callable[..., str]):
+    run(operator(image="https://example.com/boat.png"))
+
+    assert asked(sandbox)[0]["hailuoParams"]["image"] == "https://example.com/boat.png"
+    assert uploads(sandbox) == 0
+
+
+def test_a_retry_asks_for_the_same_and_pays_once(
+    sandbox: Sandbox, picture: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+):
+    task = operator(image=str(picture))
+    sandbox.set_faults([{"fault": "reset", "after": True, "route": "POST /v2/videos/generate", "times": 1}])
+    with pytest.raises(AirflowException, match="may have been created"):
+        run(task)
+
+    assert run(task).startswith(sandbox.base_url)
+
+    assert len(asked(sandbox)) == 1
+    assert uploads(sandbox) == 1
+
+
+@pytest.mark.parametrize("becomes", ["gone", "another"])
+def test_what_has_become_of_the_picture_does_not_matter_to_a_retry(
+    sandbox: Sandbox, picture: Path, run: Callable[..., str], becomes: str
+):
+    task = operator(image=str(picture))
+    sandbox.set_faults([{"fault": "reset", "after": True, "route": "POST /v2/videos/generate", "times": 1}])
+    with pytest.raises(AirflowException):
+        run(task)
+    if becomes == "gone":
+        picture.unlink()
+    else:
+        picture.write_bytes(JPEG)
+
+    run(task)
+
+    assert len(asked(sandbox)) == 1
+
+
+def test_a_failed_render_is_rendered_anew_with_a_new_upload(sandbox: Sandbox, picture: Path, run: Callable[..., str]):
+    task = operator(image=str(picture), prompt="[[fail: no capacity]]")
+    for _ in range(2):
+        with pytest.raises(AirflowException, match="no capacity"):
+            run(task)
+
+    one, other = (request["hailuoParams"]["image"] for request in asked(sandbox))
+    assert one != other
+
+
+def test_the_same_picture_elsewhere_is_the_same_request(
+    sandbox: Sandbox, picture: Path, tmp_path: Path, run: Callable[..., str]
+):
+    (tmp_path / "copy.png").write_bytes(PNG)
+    sandbox.set_faults([{"fault": "reset", "after": True, "route": "POST /v2/videos/generate", "times": 1}])
+    with pytest.raises(AirflowException):
+        run(operator(image=str(picture)))
+
+    # Cleared, with another name of the same picture.
+    run(operator(image=str(tmp_path / "copy.png")), max_tries=7)
+
+    assert len(asked(sandbox)) == 1
+
+
+def test_another_picture_after_a_clear_is_another_video(sandbox: Sandbox, picture: Path, run: Callable[..., str]):
+    sandbox.set_faults([{"fault": "reset", "after": True, "route": "POST /v2/videos/generate", "times": 1}])
+    with pytest.raises(AirflowException):
+        run(operator(image=str(picture)))
+    picture.write_bytes(JPEG)
+
+    run(operator(image=str(picture)), max_tries=7)
+
+    assert len(asked(sandbox)) == 2
+
+
+def test_an_upload_that_fails_leaves_nothing_in_doubt(sandbox: Sandbox, picture: Path, run: Callable[..., str]):
+    sandbox.set_faults([{"fault": "error", "status": 502, "route": "POST /v2/uploads", "times": 1}])
+    task = operator(image=str(picture))
+
+    with pytest.raises(AirflowException, match="Nothing was paid") as raised:
+        run(task)
+    assert not isinstance(raised.value, AirflowFailException)
+
+    run(task)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "there is no such file"), (b"", "is an empty file"), (PNG[:-20], "is cut off"), (b"boat", "convert it")],
+    ids=str,
+)
+def test_what_is_no_picture_is_refused_before_anything_is_paid(
+    sandbox: Sandbox, tmp_path: Path, run: Callable[..., str], content: bytes | None, told: str
+):
+    if content is not None:
+        (tmp_path / "x.png").write_bytes(content)
+
+    with pytest.raises(AirflowFailException) as raised:
+        run(operator(image=f"{tmp_path}/x.png"))
+
+    assert told in str(raised.value)
+    assert "image: " in str(raised.value)
+    assert "Nothing was paid" in str(raised.value)
+    assert (asked(sandbox), uploads(sandbox)) == ([], 0)
+
+
+def test_a_storage_that_is_away_is_asked_again_by_a_retry(
+    sandbox: Sandbox, picture: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_: object) -> None:
+        raise ConnectionError("refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "object_storage_path", away)
+        with pytest.raises(AirflowException, match="Nothing was paid") as raised:
+            run(operator(image="s3://bucket/boat.png"))
+
+    assert not isinstance(raised.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("image", ["boat.png", 7, "./boat.png"])
+def test_what_names_no_picture_is_refused_while_the_dag_is_parsed(image: object):
+    with pytest.raises(AirflowFailException, match=r"image: .*: (must be an absolute http|Input should be)"):
+        operator(image=image)
+
+
+# Without a worker
+
+
+@pytest.mark.parametrize(
+    ("image", "taken"),
+    [
+        ("s3://bucket/boat.png", (1, "image, which has to be uploaded")),
+        ("/pictures/boat.png", (1, "image, which has to be uploaded")),
+        ("https://example.com/boat.png", (0, None)),
+        ("{{ params.image }}", (0, None)),
+    ],
+)
+def test_an_upload_takes_a_worker(monkeypatch: pytest.MonkeyPatch, image: str, taken: tuple[int, str | None]):
+    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
+    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    with make_dag():
+        task = operator(image=image, worker_visits=0, deferrable=True)
+
+    assert task._visits() == taken
+
+
+def test_the_triggerer_leaves_what_renders_to_such_a_picture_to_a_worker():
+    trigger = HailuoGenerateTrigger(prompt="a boat", image="s3://bucket/boat.png")
+    trigger._task_instance = TaskInstance()
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    assert asyncio.run(events()) == [START_ON_WORKER]

@@ -1,0 +1,408 @@
+"""A task that stores its video, one that does not wait for it, and what a video may cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_hailuo import storage
+from airflow_provider_hailuo.compat import AIRFLOW, AirflowFailException, TaskDeferred
+from airflow_provider_hailuo.exceptions import (
+    HailuoJobFailedException,
+    HailuoStorageException,
+    HailuoUnavailableException,
+)
+from airflow_provider_hailuo.operators import visits
+from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+from airflow_provider_hailuo.sandbox import Sandbox
+from tests.unit.operators.fakes import Store, make_dag
+from tests.unit.operators.test_hailuo import TaskInstance, charged, connect, jobs, resume
+
+if AIRFLOW >= (3, 0):
+    from airflow.sdk import Asset, AssetAlias
+else:
+    from airflow.datasets import Dataset as Asset
+    from airflow.datasets import DatasetAlias as AssetAlias
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    with Sandbox(render_seconds=0.1, jitter=0, credits=30, seed=1) as sandbox:
+        connect(monkeypatch, sandbox, extra=json.dumps({"retries": 0}))
+        yield sandbox
+
+
+class Worker:
+    """Runs the tries of one task, whose store outlives them."""
+
+    def __init__(self, *, retries: int = 3) -> None:
+        self.store = Store()
+        self.max_tries = retries
+        self.try_number = 0
+        self.outlet_events: dict[Any, Any] = {}
+        self.xcoms: dict[str, Any] = {}
+
+    def run(self, task: HailuoGenerateOperator) -> str:
+        """Make the next try."""
+        self.try_number += 1
+        ti = TaskInstance(try_number=self.try_number, max_tries=self.max_tries, task=task, id="ti")
+        self.xcoms = ti.xcoms
+        return task.execute({"ti": ti, "task_state_store": self.store, "outlet_events": self.outlet_events})
+
+
+def task(destination: object, **arguments: Any) -> HailuoGenerateOperator:
+    defaults = {"task_id": "video", "prompt": "a sunrise", "poll_interval": 0.05, "deferrable": False}
+    return HailuoGenerateOperator(**{**defaults, "destination": destination, **arguments})
+
+
+def fetched(sandbox: Sandbox) -> int:
+    return sandbox.stats()["requests"]["GET /videos/{id}.mp4"]
+
+
+def test_the_video_is_stored_and_its_uri_returned(sandbox: Sandbox, tmp_path: Path):
+    target = tmp_path / "new" / "boat.mp4"
+    worker = Worker()
+
+    uri = worker.run(task(f"file://{target}"))
+
+    job = worker.xcoms["job"]
+    content = httpx.get(job["url"], trust_env=False, timeout=None).content
+    assert uri == job["uri"] == f"file://{target}"
+    assert target.read_bytes() == content
+    assert (job["bytes"], job["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert [path.name for path in target.parent.iterdir()] == ["boat.mp4"]
+
+
+def test_it_is_stored_in_the_visit_that_takes_the_result(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("airflow_provider_hailuo.triggers.hailuo.SETTLE_SECONDS", 0)
+    stored, ti = task(f"{tmp_path}/", deferrable=True), TaskInstance()
+
+    with pytest.raises(TaskDeferred) as deferral:
+        stored.execute({"ti": ti})
+    assert list(tmp_path.iterdir()) == []
+    uri = resume(stored, ti, deferral.value)
+
+    assert Path(uri.removeprefix("file://")) == tmp_path / f"{ti.xcoms['job_id']}.mp4"
+    assert Path(uri.removeprefix("file://")).stat().st_size == ti.xcoms["job"]["bytes"]
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", "None"])
+def test_a_destination_that_renders_to_nothing_stores_nothing(sandbox: Sandbox, nothing: object):
+    worker = Worker()
+
+    assert worker.run(task(nothing)) == worker.xcoms["job"]["url"]
+    assert "uri" not in worker.xcoms["job"]
+
+
+def test_a_retry_after_a_failed_storing_stores_the_video_that_is_paid(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    worker = Worker()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_put", full)
+        with pytest.raises(HailuoStorageException) as raised:
+            worker.run(task(f"{tmp_path}/"))
+    assert list(tmp_path.iterdir()) == []
+    for part in ("No space left", worker.xcoms["job_id"], "The video is there, and paid for", "A retry", "not pay"):
+        assert part in str(raised.value)
+
+    uri = worker.run(task(f"{tmp_path}/"))
+
+    assert Path(uri.removeprefix("file://")).exists()
+    assert (jobs(sandbox), charged(sandbox)) == (1, 5)
+
+
+def test_a_video_that_lies_there_whole_is_not_fetched_again(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    worker = Worker()
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("airflow_provider_hailuo.operators.hailuo.add_asset_events", die)
+        with pytest.raises(Killed):
+            worker.run(task(f"{tmp_path}/boat.mp4"))
+    (lies,) = tmp_path.iterdir()
+    before = lies.stat()
+    sent: list[str] = []
+    monkeypatch.setattr(storage, "download", lambda *_, **__: sent.append("all of it"))
+
+    uri = worker.run(task(f"{tmp_path}/boat.mp4"))
+
+    assert uri == f"file://{lies}"
+    assert worker.xcoms["job"]["sha256"] == hashlib.sha256(lies.read_bytes()).hexdigest()
+    assert (lies.stat().st_mtime_ns, sent) == (before.st_mtime_ns, [])
+    assert (jobs(sandbox), charged(sandbox)) == (1, 5)
+
+
+def test_clearing_a_stored_video_makes_a_new_one_and_replaces_the_file(sandbox: Sandbox, tmp_path: Path):
+    worker = Worker()
+    worker.run(task(f"{tmp_path}/boat.mp4"))
+    first = worker.xcoms["job"]
+    worker.max_tries = worker.try_number + 3
+
+    worker.run(task(f"{tmp_path}/boat.mp4"))
+
+    second = worker.xcoms["job"]
+    assert second["id"] != first["id"]
+    assert hashlib.sha256((tmp_path / "boat.mp4").read_bytes()).hexdigest() == second["sha256"]
+
+
+def occupied(path: Path) -> str:
+    (path / "boat.mp4").write_text("another file")
+    return f"{path}/boat.mp4"
+
+
+def behind_a_file(path: Path) -> str:
+    (path / "file").write_text("no directory")
+    return f"{path}/file/boat.mp4"
+
+
+@pytest.mark.parametrize(
+    ("destination", "arguments", "told"),
+    [
+        (lambda _: "nosuch://bucket/boat.mp4", {}, "take the URL of a storage whose provider is installed"),
+        (behind_a_file, {}, "cannot be made"),
+        (occupied, {"if_exists": "fail"}, "lies there already, and if_exists is 'fail'"),
+        (lambda path: f"{path}/", {"max_credits": 4}, "1 video costs"),
+    ],
+    ids=["scheme", "directory", "occupied", "dear"],
+)
+def test_what_could_not_be_stored_is_not_paid_for(
+    sandbox: Sandbox, tmp_path: Path, destination: Callable[[Path], str], arguments: dict[str, Any], told: str
+):
+    with pytest.raises(AirflowFailException) as raised:
+        Worker().run(task(destination(tmp_path), **arguments))
+
+    assert told in str(raised.value)
+    assert "Nothing was paid" in str(raised.value)
+    assert (jobs(sandbox), charged(sandbox)) == (0, 0)
+
+
+def test_a_storage_that_is_away_is_asked_again_by_a_retry_and_nothing_is_paid(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_: object) -> None:
+        raise ConnectionError("refused")
+
+    worker = Worker()
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "object_storage_path", away)
+        with pytest.raises(HailuoUnavailableException, match=r"Nothing was paid\. A retry submits it"):
+            worker.run(task(f"{tmp_path}/"))
+    assert jobs(sandbox) == 0
+
+    assert worker.run(task(f"{tmp_path}/")).startswith("file://")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"destination": "boat.mp4"}, "destination: 'boat.mp4': must be a URL such as"),
+        ({"destination": 7}, "destination: 7: must be a URL such as"),
+        ({"destination_conn_id": 7}, "destination_conn_id: 7: must be the id"),
+        ({"if_exists": "replace"}, "if_exists: 'replace': must be one of skip, overwrite, fail"),
+        ({"metadata": "yes"}, "metadata: 'yes': must be True or False"),
+        ({"poster": 1}, "poster: 1: must be True or False"),
+        ({"wait_for_completion": "no"}, "wait_for_completion: 'no': must be True or False"),
+        ({"destination": "/videos/", "wait_for_completion": False}, "destination: needs wait_for_completion=True"),
+        ({"max_credits": 0}, "max_credits: 0: must be a number of credits above 0"),
+        ({"max_credits": "5"}, "max_credits: '5': must be a number of credits above 0"),
+        ({"max_credits": True}, "max_credits: True: must be a number of credits above 0"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_while_the_dag_is_parsed(arguments: dict[str, Any], told: str):
+    with pytest.raises(AirflowFailException) as raised:
+        HailuoGenerateOperator(task_id="video", prompt="a sunrise", **arguments)
+
+    assert told in str(raised.value)
+
+
+# What lies beside it
+
+
+def test_metadata_and_poster_lie_beside_it(sandbox: Sandbox, tmp_path: Path):
+    worker = Worker()
+
+    worker.run(task(f"{tmp_path}/boat.mp4", metadata=True, poster=True, duration=10))
+
+    job = worker.xcoms["job"]
+    told = json.loads((tmp_path / "boat.json").read_text())
+    assert told.pop("seconds") > 0
+    assert told == {
+        "job": job["id"],
+        **{name: job[name] for name in ("prompt", "model", "resolution", "duration", "credits", "created")},
+        **{name: job[name] for name in ("completed", "uri", "bytes", "sha256")},
+        "dag_id": "dag",
+        "run_id": "run",
+        "task_id": "video",
+        "map_index": -1,
+    }
+    assert (tmp_path / "boat.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["boat.jpg", "boat.json", "boat.mp4"]
+
+
+# Assets
+
+
+def test_asset_events_tell_of_the_video_and_an_alias_gets_one_for_it(sandbox: Sandbox, tmp_path: Path):
+    asset, alias = Asset("videos"), AssetAlias("new videos")
+    worker, added = Worker(), []
+    worker.outlet_events = {
+        asset: SimpleNamespace(extra={}),
+        alias: SimpleNamespace(add=lambda asset, extra: added.append((asset.uri, extra))),
+    }
+
+    uri = worker.run(task(f"{tmp_path}/boat.mp4", outlets=[asset, alias]))
+
+    job = worker.xcoms["job"]
+    facts = {"job": job["id"], **{name: job[name] for name in ("prompt", "credits", "uri", "bytes", "sha256")}}
+    assert worker.outlet_events[asset].extra == facts
+    assert [extra for _, extra in added] == [facts]
+    assert added[0][0].rstrip("/") == uri
+
+
+def test_an_asset_event_that_cannot_be_made_names_the_job_and_is_tried_again(sandbox: Sandbox, tmp_path: Path):
+    worker = Worker()
+
+    with pytest.raises(HailuoStorageException) as raised:
+        worker.run(task(f"{tmp_path}/boat.mp4", outlets=[Asset("videos")]))
+    assert worker.xcoms["job_id"] in str(raised.value)
+    worker.outlet_events = {Asset("videos"): SimpleNamespace(extra={})}
+
+    worker.run(task(f"{tmp_path}/boat.mp4", outlets=[Asset("videos")]))
+
+    assert jobs(sandbox) == 1
+
+
+# Visits to a worker
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+@pytest.mark.parametrize(("arguments", "taken"), [({"destination": "/videos/"}, 2), ({"max_credits": 5}, None)])
+def test_storing_and_counting_take_a_worker(
+    monkeypatch: pytest.MonkeyPatch, wanted: int, arguments: dict[str, Any], taken: int | None
+):
+    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
+    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    with make_dag():
+        made = HailuoGenerateOperator(task_id="video", prompt="a sunrise", worker_visits=wanted, **arguments)
+
+    assert made._visits() == ((2, "destination") if taken else (1, "max_credits" if wanted == 0 else None))
+
+
+# Not waiting
+
+
+def test_without_waiting_it_returns_the_job_once_and_a_retry_the_same(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    worker = Worker()
+    made = task(None, wait_for_completion=False, deferrable=True)
+
+    job_id = worker.run(made)
+
+    assert worker.xcoms["job_id"] == job_id
+    assert sandbox.jobs()[0]["id"] == job_id
+    assert worker.run(made) == job_id
+    assert jobs(sandbox) == 1
+    worker.max_tries = worker.try_number + 3
+    assert worker.run(made) != job_id  # it was delivered, and cleared
+
+
+def test_a_job_that_is_dead_at_once_is_no_job_to_return(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    worker = Worker()
+    made = task(None, prompt="[[slow: 0]] [[fail: no capacity]]", wait_for_completion=False)
+    worker.run(made)
+
+    # A retry finds it dead, and renders anew.
+    first = worker.xcoms["job_id"]
+    until_dead(sandbox, first)
+    assert worker.run(made) != first
+
+
+def until_dead(sandbox: Sandbox, job_id: str) -> None:
+    while next(job for job in sandbox.jobs() if job["id"] == job_id)["status"] != "FAILED":
+        pass
+
+
+# Money
+
+
+def test_a_video_within_its_cap_is_made(sandbox: Sandbox):
+    assert Worker().run(task(None, max_credits=5)).startswith(sandbox.base_url)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"max_credits": 4}, "max_credits: 4: 1 video costs 5 credits, and the account has 30 credits"),
+        ({"max_credits": 9.5, "resolution": "1080p"}, "max_credits: 9.5: 1 video costs 10 credits"),
+        ({"max_credits": 50, "model": "hailuo-03"}, "no price is known of hailuo-03: leave max_credits out"),
+    ],
+    ids=str,
+)
+def test_a_video_above_its_cap_is_refused_before_it_is_paid(sandbox: Sandbox, arguments: dict[str, Any], told: str):
+    with pytest.raises(AirflowFailException) as raised:
+        Worker().run(task(None, **arguments))
+
+    assert told in str(raised.value)
+    assert jobs(sandbox) == 0
+
+
+def test_an_account_that_has_less_is_told_of_all_three_numbers(monkeypatch: pytest.MonkeyPatch):
+    with Sandbox(render_seconds=0.1, credits=3) as sandbox:
+        connect(monkeypatch, sandbox)
+        with pytest.raises(AirflowFailException) as raised:
+            Worker().run(task(None, max_credits=20))
+
+        assert "max_credits: 20: 1 video costs 5 credits, and the account has 3 credits" in str(raised.value)
+        assert "Top up" in str(raised.value)
+        assert jobs(sandbox) == 0
+
+
+def test_a_failed_render_is_told_as_ever(sandbox: Sandbox, tmp_path: Path):
+    with pytest.raises(HailuoJobFailedException, match="content policy"):
+        Worker().run(task(f"{tmp_path}/", prompt="[[fail: content policy]]"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_may_be_paid_already_is_not_given_up_for_money_or_storage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Before Airflow 3.3 a retry cannot know: it sends the same once more, and gets the job that is paid."""
+    with Sandbox(render_seconds=0.1, credits=5) as sandbox:
+        connect(monkeypatch, sandbox)
+        made = task(f"{tmp_path}/", max_credits=5)
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "_put", lambda *_: 1 / 0)
+            with pytest.raises(HailuoStorageException):
+                made.execute({"ti": TaskInstance(max_tries=1)})
+        assert sandbox.stats()["credits"] == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(storage.Destination, "check", lambda *_: 1 / 0)
+
+            uri = made.execute({"ti": TaskInstance(max_tries=1, try_number=2)})
+
+        assert Path(uri.removeprefix("file://")).exists()
+        assert jobs(sandbox) == 1

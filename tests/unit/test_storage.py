@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from airflow_provider_hailuo import storage
+from airflow_provider_hailuo.apiframe import calls
+from airflow_provider_hailuo.apiframe.client import Client, Settings
+from airflow_provider_hailuo.apiframe.errors import DownloadError, FileError, InvalidInputError
+from airflow_provider_hailuo.apiframe.models import VideoRequest
+from airflow_provider_hailuo.compat import AIRFLOW, BaseHook
+from airflow_provider_hailuo.record import job_facts, request_facts
+from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.storage import Destination, StorageError, Stored
+
+if AIRFLOW >= (3, 0):
+    import airflow.sdk.io.fs as airflow_io
+else:
+    import airflow.io as airflow_io
+
+TASK = {"dag_id": "dag", "run_id": "run", "task_id": "video", "map_index": -1}
+
+
+class Video:
+    """A finished job: its XCom `job`, its file, and what was fetched of it."""
+
+    def __init__(self, sandbox: Sandbox, prompt: str) -> None:
+        self.sandbox = sandbox
+        request = VideoRequest(prompt=prompt)
+        with Client(Settings(api_key=sandbox.api_key, base_url=sandbox.base_url)) as client:
+            submission = client.send(calls.generate_video(request))
+            while not (job := client.send(calls.get_job(submission.job_id))).is_final:
+                pass
+        self.facts = job_facts(job, request_facts(request.to_wire()))
+        self.content = httpx.get(self.facts["url"], trust_env=False, timeout=None).content
+        self.stored_as = {"bytes": len(self.content), "sha256": hashlib.sha256(self.content).hexdigest()}
+
+    def store(self, url: str, **arguments: Any) -> Stored:
+        return Destination(url, **arguments).store(self.facts, TASK, allow_local=True)
+
+    @property
+    def fetched(self) -> int:
+        return self.sandbox.stats()["requests"]["GET /videos/{id}.mp4"]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(render_seconds=0.05, jitter=0, credits=100) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def video(sandbox: Sandbox) -> Video:
+    return Video(sandbox, "a boat")
+
+
+@pytest.fixture
+def memory() -> Iterator[MemoryFileSystem]:
+    """Return a storage in which a name appears with its first byte, as a disk and an FTP server are."""
+    fs = MemoryFileSystem()
+    yield fs
+    fs.store.clear()
+
+
+@pytest.fixture(autouse=True)
+def memory_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Airflow know the scheme `memory`, as a provider would."""
+
+    def get_fs(conn_id: str | None) -> MemoryFileSystem:
+        if conn_id is not None:
+            BaseHook.get_connection(conn_id)
+        return MemoryFileSystem()
+
+    known = {**airflow_io._register_filesystems(), "memory": get_fs}
+    monkeypatch.setattr(airflow_io, "_register_filesystems", lambda: known)
+
+
+PLACES = ["{path}/boat.mp4", "file://{path}/deep/er/boat.mp4", "memory://videos/boat.mp4"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_file_is_there_whole_under_its_name_alone(
+    video: Video, tmp_path: Path, memory: MemoryFileSystem, place: str
+):
+    url = place.format(path=tmp_path)
+
+    stored = video.store(url)
+
+    expected = url if "://" in url else f"file://{url}"
+    assert vars(stored) == {"uri": expected, **video.stored_as}
+    fs, path = (memory, "/videos/boat.mp4") if "memory" in url else (storage.object_storage_path(url, None).fs, url)
+    assert fs.cat_file(path) == video.content
+    assert len(fs.ls(path.rpartition("/")[0])) == 1
+
+
+def test_a_url_that_ends_with_a_slash_gets_the_name_of_the_job(video: Video, tmp_path: Path):
+    stored = video.store(f"{tmp_path}/")
+
+    assert stored.uri == f"file://{tmp_path}/{video.facts['id']}.mp4"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_failure_in_the_middle_leaves_nothing(
+    video: Video, tmp_path: Path, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, place: str
+):
+    url = place.format(path=tmp_path)
+    kind = type(storage.object_storage_path(url if "://" in url else f"file://{url}", None).fs)
+
+    def half(self: Any, local: str, remote: str, **_: Any) -> None:
+        self.pipe_file(remote, Path(local).read_bytes()[:1000])
+        seen.extend(str(found) for found in self.find(str(Path(remote).parent)))
+        raise OSError("the disk is full")
+
+    seen: list[str] = []
+    monkeypatch.setattr(kind, "put_file", half)
+
+    with pytest.raises(StorageError, match="the disk is full") as raised:
+        video.store(url)
+
+    assert raised.value.job_id == video.facts["id"]
+    assert len(seen) == 1
+    assert not seen[0].endswith("boat.mp4")
+    assert memory.store == {}
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_a_killed_try_has_left_is_cleared_away(video: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fs = type(storage.object_storage_path(f"file://{tmp_path}", None).fs)
+
+    class Killed(BaseException):
+        pass
+
+    def die(self: Any, *_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "mv", die)
+        patch.setattr(fs, "rm_file", die)
+        with pytest.raises(BaseException):  # noqa: B017, PT011
+            video.store(f"{tmp_path}/boat.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == [f".boat.mp4.{video.facts['id']}.part"]
+
+    video.store(f"{tmp_path}/boat.mp4")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["boat.mp4"]
+
+
+# What lies there already
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("if_exists", ["skip", "fail"])
+def test_the_same_video_is_not_fetched_again(
+    video: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, if_exists: Any
+):
+    url = place.format(path=tmp_path)
+    first = video.store(url)
+    monkeypatch.setattr(storage, "download", None)
+
+    assert video.store(url, if_exists=if_exists) == first
+
+
+def test_overwriting_fetches_it_again(video: Video, tmp_path: Path):
+    video.store(f"{tmp_path}/boat.mp4")
+    before = video.fetched
+
+    video.store(f"{tmp_path}/boat.mp4", if_exists="overwrite")
+
+    assert video.fetched > before
+    assert (tmp_path / "boat.mp4").read_bytes() == video.content
+
+
+def other_files(content: bytes) -> dict[str, bytes]:
+    middle = len(content) // 2
+    return {
+        "empty": b"",
+        "half": content[:middle],
+        "longer": content + b"\0" * 8,
+        "another": bytes(len(content)),
+        "another end": content[:-1] + b"!",
+    }
+
+
+@pytest.mark.parametrize("other", other_files(b""))
+def test_any_other_file_is_replaced(video: Video, tmp_path: Path, other: str):
+    target = tmp_path / "boat.mp4"
+    target.write_bytes(other_files(video.content)[other])
+
+    assert vars(video.store(str(target))) == {"uri": f"file://{target}", **video.stored_as}
+    assert target.read_bytes() == video.content
+
+
+def test_another_file_is_not_replaced_when_that_is_to_fail(video: Video, tmp_path: Path):
+    target = tmp_path / "boat.mp4"
+    target.write_text("another file")
+
+    with pytest.raises(StorageError, match="Another file than this job's video lies at"):
+        video.store(str(target), if_exists="fail")
+    with pytest.raises(InvalidInputError, match="lies there already, and if_exists is 'fail'"):
+        Destination(str(target), if_exists="fail").check()
+    assert target.read_text() == "another file"
+
+
+def test_what_is_missing_beside_it_is_made(video: Video, tmp_path: Path):
+    video.store(f"{tmp_path}/boat.mp4")
+
+    stored = video.store(f"{tmp_path}/boat.mp4", metadata=True, poster=True)
+
+    told = json.loads((tmp_path / "boat.json").read_text())
+    assert (told["job"], told["sha256"], told["uri"]) == (video.facts["id"], stored.sha256, stored.uri)
+    assert told["task_id"] == "video"
+    assert (tmp_path / "boat.jpg").stat().st_size > 1000
+
+
+# What is refused, and what cannot be reached
+
+
+def test_a_file_that_is_no_video_is_not_kept(sandbox: Sandbox, video: Video, tmp_path: Path):
+    facts = {**video.facts, "url": f"{sandbox.base_url}/"}
+
+    with pytest.raises(FileError, match=video.facts["id"]):
+        Destination(f"{tmp_path}/boat.mp4").store(facts, TASK, allow_local=True)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_url_of_this_machine_is_refused_unless_the_api_is_here(video: Video, tmp_path: Path):
+    with pytest.raises(DownloadError, match="not public"):
+        Destination(f"{tmp_path}/boat.mp4").store(video.facts, TASK, allow_local=False)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_connection_that_is_not_there_may_come(tmp_path: Path):
+    with pytest.raises(StorageError) as raised:
+        Destination("memory://videos/", conn_id="nowhere").check()
+
+    assert raised.value.transient

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_hailuo.compat import AirflowFailException
+from airflow_provider_hailuo.exceptions import HailuoException, HailuoJobTimeoutException
+from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.transfers import hailuo_to_object_storage as transfers
+from airflow_provider_hailuo.transfers.hailuo_to_object_storage import HailuoToObjectStorageOperator
+from tests.unit.operators.test_hailuo import TaskInstance, connect
+from tests.unit.operators.test_storing import Asset
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    with Sandbox(render_seconds=0.05, jitter=0, credits=100) as sandbox:
+        connect(monkeypatch, sandbox, extra=json.dumps({"retries": 0}))
+        yield sandbox
+
+
+def submit(prompt: str = "a boat") -> str:
+    """Submit a job elsewhere, and wait for its end."""
+    job_id = HailuoHook().generate_video(prompt).job_id
+    HailuoHook().wait_for_job(job_id, poll_interval=0.05)
+    return job_id
+
+
+def store(job_id: str, destination: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    """Run the task once; return what it returns, and its XComs."""
+    context = arguments.pop("context", {})
+    made = HailuoToObjectStorageOperator(task_id="store", job_id=job_id, destination=destination, **arguments)
+    ti = TaskInstance(task_id="store", max_tries=1)
+    return made.execute({"ti": ti, **context}), ti.xcoms
+
+
+def test_the_video_of_a_job_made_elsewhere_is_stored(sandbox: Sandbox, tmp_path: Path):
+    job_id = submit()
+
+    uri, xcoms = store(job_id, f"{tmp_path}/", metadata=True)
+
+    path = Path(uri.removeprefix("file://"))
+    assert path == tmp_path / f"{job_id}.mp4"
+    assert xcoms["job"] == {
+        **xcoms["job"],
+        "id": job_id,
+        "uri": uri,
+        "bytes": path.stat().st_size,
+        "prompt": "a boat",
+    }
+    assert json.loads(path.with_suffix(".json").read_text())["task_id"] == "store"
+    assert sandbox.stats()["jobsCreated"] == 1
+
+
+def test_asset_events_tell_of_it(sandbox: Sandbox, tmp_path: Path):
+    asset = Asset("videos")
+    events = {asset: SimpleNamespace(extra={})}
+
+    uri, _ = store(submit(), f"{tmp_path}/boat.mp4", outlets=[asset], context={"outlet_events": events})
+
+    assert events[asset].extra["uri"] == uri
+
+
+def test_a_job_that_failed_is_an_error_at_once_and_no_retry_mends_it(sandbox: Sandbox, tmp_path: Path):
+    job_id = submit("[[fail: content policy]]")
+
+    with pytest.raises(AirflowFailException) as raised:
+        store(job_id, f"{tmp_path}/")
+
+    assert "content policy" in str(raised.value)
+    assert job_id in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_was_purged_is_an_error_and_no_retry_mends_it(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    job_id = submit()
+    sandbox.set_faults([{"fault": "expired"}])
+    monkeypatch.setattr("airflow_provider_hailuo.apiframe.polling.URL_SECONDS", 0)
+
+    with pytest.raises(AirflowFailException, match="purged"):
+        store(job_id, f"{tmp_path}/")
+
+
+def test_a_job_that_renders_still_is_waited_for_elsewhere(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(transfers, "LOOK_SECONDS", 0.1)
+    job_id = HailuoHook().generate_video("[[stall]]").job_id
+
+    with pytest.raises(HailuoJobTimeoutException) as raised:
+        store(job_id, f"{tmp_path}/")
+
+    assert job_id in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("job_id", "arguments", "told"),
+    [
+        ("", {}, "job_id"),
+        ("None", {}, "job_id"),
+        ("https://cdn.example/videos/boat.mp4", {}, "job_id"),
+        ("job_1", {"destination": "boat.mp4"}, "destination: 'boat.mp4': must be a URL"),
+        ("job_1", {"if_exists": "never"}, "if_exists: 'never'"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_error_that_names_it(
+    sandbox: Sandbox, tmp_path: Path, job_id: str, arguments: dict[str, Any], told: str
+):
+    with pytest.raises(AirflowFailException, match=told):
+        store(job_id, **{"destination": f"{tmp_path}/", **arguments})
+
+
+def test_a_storage_that_fails_may_be_tried_again(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    job_id = submit()
+    with monkeypatch.context() as patch:
+        patch.setattr("airflow_provider_hailuo.storage._put", lambda *_: 1 / 0)
+        with pytest.raises(HailuoException, match="A retry") as raised:
+            store(job_id, f"{tmp_path}/")
+    assert job_id in str(raised.value)
+    assert "paid" not in str(raised.value)
+
+    store(job_id, f"{tmp_path}/")
