@@ -30,7 +30,7 @@ from airflow_provider_hailuo.sandbox import Sandbox
 
 PROJECT = Path(__file__).resolve().parent.parent
 OUTPUT = PROJECT / ".demo"
-DAG, MAKE, SAVE = "hailuo_quickstart", "make_video", "save_video"
+DAG, MAKE = "hailuo_quickstart", "make_video"
 ENDED = {"success", "failed", "upstream_failed", "skipped", "removed"}
 CREDITS = 5  # 768p, 6 s
 SANDBOX_SECONDS = 20
@@ -225,14 +225,15 @@ def demo() -> None:
         held = spent["queued"] + spent["running"]
         check_states(airflow, run_id)
         job = airflow.xcom(DAG, run_id, MAKE, "job")
-        url = airflow.xcom(DAG, run_id, MAKE)
+        stored = airflow.xcom(DAG, run_id, MAKE)
         saved, sheet = OUTPUT / "video.mp4", OUTPUT / "contact-sheet.png"
-        shutil.copyfile(airflow.xcom(DAG, run_id, SAVE), saved)
+        shutil.copyfile(stored.removeprefix("file://"), saved)
         video = contact_sheet(saved, sheet)
         real = "APIFRAME_API_KEY" in os.environ
         report = {
             **states(airflow, run_id),
-            "URL": url if real else f"{url} (ends with the sandbox)",
+            "URL": job["url"] if real else f"{job['url']} (ends with the sandbox)",
+            "stored at": f"{stored} (by {MAKE} itself)",
             "video": f"{saved} ({video.width} x {video.height}, {video.seconds:.2f} s, {video.frames} frames, "
             f"{video.codec})",
             "contact sheet": sheet,
