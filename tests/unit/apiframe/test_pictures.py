@@ -29,8 +29,11 @@ def with_thumbnail() -> bytes:
     return whole[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + whole[2:]
 
 
-def animated() -> bytes:
+def animated(*, palettes: bool) -> bytes:
+    """Return a GIF of three frames, of one palette for all or one for each."""
     frames = [Image.effect_noise((32, 32), 60 + n).convert("P") for n in range(3)]
+    for n, frame in enumerate(frames if palettes else []):
+        frame.putpalette([(value * 7 + n * 50) % 256 for value in range(768)])
     file = io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], loop=0, comment=b"; not the end")
     return file.getvalue()
@@ -44,7 +47,8 @@ WHOLE = {
     "webp": ("image/webp", "webp", drawn("WEBP")),
     "lossless webp": ("image/webp", "webp", drawn("WEBP", lossless=True)),
     "gif": ("image/gif", "gif", drawn("GIF")),
-    "animated gif": ("image/gif", "gif", animated()),
+    "animated gif": ("image/gif", "gif", animated(palettes=False)),
+    "gif with palettes of its frames": ("image/gif", "gif", animated(palettes=True)),
 }
 
 
