@@ -82,16 +82,12 @@ def _sentence(text: str) -> str:
 
 
 def _kind(error: errors.ApiframeError, situation: Situation) -> type[AirflowException]:
-    if isinstance(error, errors.JobTimeoutError):
-        return HailuoJobTimeoutException
-    final = errors.JobExpiredError | errors.JobFailedError if situation.watches else errors.JobExpiredError
-    if isinstance(error, final):
-        return HailuoFailException  # to pay once more is for people to decide
-    if isinstance(error, errors.JobError):
-        return HailuoJobFailedException
-    if isinstance(error, errors.RateLimitError):
-        return HailuoRateLimitException
-    if isinstance(error, errors.FileError) and situation.job_id is not None:
+    if isinstance(error, errors.JobFailedError) and situation.watches:
+        return HailuoFailException  # nothing renders it anew here
+    for of_error, kind in _KINDS.items():
+        if isinstance(error, of_error):
+            return kind
+    if isinstance(error, errors.FileError) and error.job_id is not None:
         return HailuoStorageException
     passing = error.transient or error.in_doubt or isinstance(error, errors.CredentialsUnavailableError)
     return HailuoUnavailableException if passing or situation.may_be_paid else HailuoFailException
@@ -139,13 +135,14 @@ def _next(error: errors.ApiframeError, situation: Situation, kind: type[AirflowE
     if not situation.may_be_paid:
         return "Then clear the task" if issubclass(kind, AirflowFailException) else f"{whoever} submits it"
     if situation.tries_left or situation.kept:
-        return f"{whoever} takes it up again and does not pay twice"
+        does = "stores it" if isinstance(error, errors.FileError) else "takes it up again"
+        return f"{whoever} {does} and does not pay twice"
     return _instead_of_clearing(situation)
 
 
 def _next_look(error: errors.ApiframeError, whoever: str, kind: type[AirflowException]) -> str:
     if not issubclass(kind, AirflowFailException):
-        return f"{whoever} looks again"
+        return f"{whoever} {'stores it' if isinstance(error, errors.FileError) else 'looks again'}"
     if isinstance(error, errors.JobError):
         costs = ", which costs credits again" if isinstance(error, errors.JobExpiredError) else ""
         return f"This task only waits for it: have it rendered anew where it was submitted{costs}"
@@ -155,9 +152,20 @@ def _next_look(error: errors.ApiframeError, whoever: str, kind: type[AirflowExce
 def _instead_of_clearing(situation: Situation) -> str:
     if situation.job_id is None:
         return "Clearing the task may pay for another one: look first whether Apiframe lists the job"
-    look = f"HailuoHook({situation.conn_id!r}).get_conn().send(calls.get_job({situation.job_id!r}))"
-    return f"Clearing the task would pay for another one: {look} reads the result of this one"
+    look = f"HailuoHook({situation.conn_id!r}).get_job({situation.job_id!r})"
+    return (
+        f"Clearing the task would pay for another one: {look} reads the result of this one, and "
+        "HailuoToObjectStorageOperator stores its video once there is one"
+    )
 
+
+_KINDS: Mapping[type[errors.ApiframeError], type[AirflowException]] = {
+    errors.JobTimeoutError: HailuoJobTimeoutException,
+    errors.JobExpiredError: HailuoFailException,  # to pay once more is for people to decide
+    errors.JobError: HailuoJobFailedException,
+    errors.RateLimitError: HailuoRateLimitException,
+}
+"""What an error of the API is for Airflow; the first that fits."""
 
 _CAUSES: Mapping[type[errors.ApiframeError], str] = {
     errors.InvalidInputError: "Correct it",

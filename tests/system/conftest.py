@@ -97,7 +97,16 @@ def runs(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with LocalAirflow(
         home,
         dags,
-        wait_for=(*SCENARIOS, "one_video", "one_late_video", "plain_0", "plain_2", "sensors", "hasty_sensors"),
+        wait_for=(
+            *SCENARIOS,
+            "one_video",
+            "one_late_video",
+            "one_dear_video",
+            "plain_0",
+            "plain_2",
+            "sensors",
+            "hasty_sensors",
+        ),
         connections=connections,
         database="postgres",
         config={

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,7 +20,7 @@ from tests.system.conftest import API_KEY, PATIENCE_SECONDS, Runs
 pytestmark = pytest.mark.system
 
 PAGE = Path(__file__).parents[2] / "docs" / "what-happens-when.md"
-GENERATE, LOOK = "POST /v2/videos/generate", "GET /v2/jobs/{id}"
+GENERATE, LOOK, FILE = "POST /v2/videos/generate", "GET /v2/jobs/{id}", "GET /videos/{id}.mp4"
 
 
 class Row(NamedTuple):
@@ -30,6 +31,8 @@ class Row(NamedTuple):
     credits: int = 100
     password: str = API_KEY
     dag_id: str = "one_video"
+    image: str | None = None
+    destination: str | None = None
 
 
 ROWS = {
@@ -49,6 +52,12 @@ ROWS = {
     "the render failed": Row([], prompt="[[fail: content policy]]"),
     "the video is not there in time": Row([], prompt="[[stall]]", dag_id="one_late_video"),
     "completed, but there is no URL": Row([{"fault": "no-url"}]),
+    "the destination cannot be used": Row([], destination="nosuch://bucket/videos/"),
+    "the video costs more than it may": Row([], dag_id="one_dear_video"),
+    "the picture is none": Row([], image=__file__),
+    "the file cannot be fetched": Row(
+        [{"fault": "error", "status": 503, "route": FILE}], destination=f"{gettempdir()}/hailuo-tests/"
+    ),
     "completed, but the file is gone": Row([{"fault": "expired"}]),
 }
 # These two need no API at all; test_operator.py runs them.
@@ -101,6 +110,7 @@ def ran(runs: Runs) -> Iterator[dict[str, Ran]]:
                 with Client(Settings(api_key=API_KEY, base_url=sandbox.base_url)) as client:
                     client.send(calls.generate_video(VideoRequest(prompt="another"), key))
             conf = {"prompt": row.prompt, "connection": connection, "key": key}
+            conf |= {"image": row.image, "destination": row.destination}
             started[what] = (sandbox, row.dag_id, runs.airflow.trigger(row.dag_id, conf))
         logs = {}
         for what, (sandbox, dag_id, run_id) in started.items():

@@ -15,6 +15,7 @@ from airflow_provider_hailuo.exceptions import (
     HailuoJobFailedException,
     HailuoJobTimeoutException,
     HailuoRateLimitException,
+    HailuoStorageException,
     HailuoUnavailableException,
     Situation,
     explained,
@@ -23,7 +24,7 @@ from airflow_provider_hailuo.exceptions import (
 JOB = {"job_id": "job_1"}
 LEFT = {"tries_left": True}
 KEPT = {"kept": True}
-LOOK = "HailuoHook('conn').get_conn().send(calls.get_job('job_1'))"
+LOOK = "HailuoHook('conn').get_job('job_1')"
 
 
 def api(kind: type[errors.ApiframeError], status: int, **facts: Any) -> errors.ApiframeError:
@@ -198,13 +199,41 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             HailuoJobTimeoutException,
             "The deadline has passed (job job_1). Clearing the task takes it up again and does not pay twice.",
         ),
+        # Its file could not be fetched or stored.
+        (
+            errors.DownloadError("HTTP 503"),
+            JOB | LEFT,
+            HailuoStorageException,
+            "HTTP 503 (job job_1). The video is there, and paid for. A retry stores it and does not pay twice.",
+        ),
+        (
+            errors.DownloadError("HTTP 503"),
+            JOB | KEPT,
+            HailuoStorageException,
+            (
+                "HTTP 503 (job job_1). The video is there, and paid for. Clearing the task stores it and does not "
+                "pay twice."
+            ),
+        ),
+        (
+            errors.FileError("s3://bucket/: refused"),
+            LEFT,
+            HailuoUnavailableException,
+            "s3://bucket/: refused. Nothing was paid. A retry submits it.",
+        ),
+        (
+            errors.FileError("s3://bucket/: refused", job_id="job_1"),
+            {"watches": True, **LEFT},
+            HailuoStorageException,
+            "s3://bucket/: refused (job job_1). A retry stores it.",
+        ),
         (
             errors.JobTimeoutError("The deadline has passed"),
             JOB,
             HailuoJobTimeoutException,
             (
                 f"The deadline has passed (job job_1). Clearing the task would pay for another one: {LOOK} reads "
-                "the result of this one."
+                "the result of this one, and HailuoToObjectStorageOperator stores its video once there is one."
             ),
         ),
         (
@@ -237,7 +266,8 @@ def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
             HailuoJobFailedException,
             (
                 "Ask Apiframe's support with the job's id (job job_1). Clearing the task would pay for another "
-                f"one: {LOOK} reads the result of this one."
+                f"one: {LOOK} reads the result of this one, and HailuoToObjectStorageOperator stores its video "
+                "once there is one."
             ),
         ),
     ],
