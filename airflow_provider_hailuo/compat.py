@@ -79,10 +79,32 @@ __all__ = [
     "TriggerEvent",
     "Variable",
     "XCom",
+    "collect_lineage",
     "conf",
     "get_async_connection",
     "object_storage_path",
 ]
+
+
+def collect_lineage(hook: BaseHook, source: str, target: str) -> None:
+    """Tell Airflow's lineage collector that a hook has read one thing and written another.
+
+    :param hook: The hook.
+    :param source: The URI of what was read.
+    :param target: The URI of what was written.
+    """
+    # The collector looks for all providers when it is made, and few tasks need it.
+    if TYPE_CHECKING or AIRFLOW >= (3, 2):
+        from airflow.sdk.lineage import get_hook_lineage_collector  # noqa: PLC0415
+    else:
+        from airflow.lineage.hook import get_hook_lineage_collector  # noqa: PLC0415
+    collector = get_hook_lineage_collector()
+    if TYPE_CHECKING or AIRFLOW >= (3, 0):
+        collector.add_input_asset(context=hook, uri=source)
+        collector.add_output_asset(context=hook, uri=target)
+    else:
+        collector.add_input_dataset(context=hook, uri=source)
+        collector.add_output_dataset(context=hook, uri=target)
 
 
 def object_storage_path(url: str, conn_id: str | None) -> ObjectStoragePath:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_provider_hailuo.apiframe.errors import excerpt
-from airflow_provider_hailuo.compat import Asset, AssetAlias, Context
+from airflow_provider_hailuo.compat import Asset, AssetAlias, BaseHook, Context, collect_lineage
 from airflow_provider_hailuo.storage import StorageError
 
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
-def add_asset_events(context: Context, outlets: Iterable[Any], facts: Mapping[str, Any]) -> None:
-    """Tell what the asset events of a task are about: `extra` gets prompt, job, credits, and where the video lies.
 
-    An asset alias gets an event for the URI of the stored video.
+def report(context: Context, outlets: Iterable[Any], facts: Mapping[str, Any], hook: BaseHook) -> None:
+    """Tell Airflow what became of a task's video.
+
+    The events of its assets get an `extra` of prompt, job, credits, and where the video lies; an asset alias gets an
+    event for the URI of the stored video. The lineage collector learns from where the video went where.
 
     :param context: the context of the running task.
     :param outlets: its outlets.
     :param facts: the XCom `job`.
+    :param hook: through which the video was asked for.
     :raises StorageError: Airflow refuses one of them.
     """
     stored = {name: facts[name] for name in ("uri", "bytes", "sha256") if name in facts}
@@ -28,6 +34,48 @@ def add_asset_events(context: Context, outlets: Iterable[Any], facts: Mapping[st
                 context["outlet_events"][outlet].add(Asset(stored["uri"]), extra=extra)
             elif isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra.update(extra)
+        if stored:
+            collect_lineage(hook, _without_secrets(facts["url"]), stored["uri"])
     except Exception as error:
-        problem = f"The events of the outlets could not be made: {excerpt(repr(error))}"
+        problem = f"Airflow could not be told of the video: {excerpt(repr(error))}"
         raise StorageError(problem, job_id=facts["id"]) from error
+
+
+def openlineage_facets(facts: Mapping[str, Any] | None, api_url: str) -> OperatorLineage | None:
+    """Return what OpenLineage is to know of a task: the job, and from where its video went where.
+
+    :param facts: the XCom `job`; None if there is no video.
+    :param api_url: the base URL of the API.
+    :return: the facets; None without a stored video.
+    """
+    if facts is None or "uri" not in facts:
+        return None
+    # Of the OpenLineage provider, which alone asks for this.
+    from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415
+    from openlineage.client.event_v2 import InputDataset, OutputDataset  # noqa: PLC0415
+    from openlineage.client.facet_v2 import (  # noqa: PLC0415
+        external_query_run,
+        output_statistics_output_dataset,
+    )
+
+    statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(size=facts["bytes"], fileCount=1)
+    return OperatorLineage(
+        inputs=[InputDataset(*_dataset(_without_secrets(facts["url"])))],
+        outputs=[OutputDataset(*_dataset(facts["uri"]), outputFacets={"outputStatistics": statistics})],
+        run_facets={
+            "externalQuery": external_query_run.ExternalQueryRunFacet(externalQueryId=facts["id"], source=api_url)
+        },
+    )
+
+
+def _without_secrets(url: str) -> str:
+    """Return a URL without its query, which may be a signature."""
+    return url.partition("?")[0].partition("#")[0]
+
+
+def _dataset(uri: str) -> tuple[str, str]:
+    """Return namespace and name of a file, as OpenLineage names datasets."""
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        return parts.scheme, parts.path
+    return f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/")

@@ -139,7 +139,7 @@ class Destination:
                 local = Path(directory, "video.mp4")
                 with local.open("w+b") as file:
                     fetched = download(str(facts["url"]), file, job_id=job_id, allow_local=allow_local, log=log.info)
-                stored = Stored(str(path), fetched.bytes, fetched.sha256)
+                stored = Stored(self._uri(job_id), fetched.bytes, fetched.sha256)
                 for suffix, write in self._beside().items():
                     beside = Path(directory, f"beside{suffix}")
                     write(local, beside, {**_told(facts), **vars(stored), **more})
@@ -148,11 +148,19 @@ class Destination:
             log.info("Job %s: stored at %s, %d bytes", job_id, stored.uri, stored.bytes)
             return stored
 
+    def _url(self, job_id: str) -> str:
+        url = f"{self.url}{job_id}.mp4" if self.url.endswith("/") else self.url
+        return f"file://{url}" if url.startswith("/") else url
+
+    def _uri(self, job_id: str) -> str:
+        """Return the URL without the id of a connection, which may stand before an `@` in it."""
+        parts = urlsplit(self._url(job_id))
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
     def _path(self, job_id: str) -> ObjectStoragePath:
         """Return where the video of a job is to lie, once its file system is known to be there."""
-        url = f"{self.url}{job_id}.mp4" if self.url.endswith("/") else self.url
         try:
-            path = object_storage_path(f"file://{url}" if url.startswith("/") else url, self.conn_id)
+            path = object_storage_path(self._url(job_id), self.conn_id)
             _ = path.fs
         except (ValueError, ImportError) as error:
             problem = (
@@ -186,7 +194,7 @@ class Destination:
             file.seek(0)
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
-        return Stored(str(path), size, digest.hexdigest())
+        return Stored(self._uri(str(facts["id"])), size, digest.hexdigest())
 
     def _beside(self) -> dict[str, Callable[[Path, Path, Mapping[str, Any]], None]]:
         """Return what makes each file that is wanted beside the video, by its suffix."""

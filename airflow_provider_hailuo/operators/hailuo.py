@@ -30,7 +30,7 @@ from airflow_provider_hailuo.apiframe.polling import JobPoll, video_url
 from airflow_provider_hailuo.compat import BaseOperator, StartTriggerArgs
 from airflow_provider_hailuo.exceptions import HailuoFailException, HailuoUnavailableException, Situation, explained
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.lineage import add_asset_events
+from airflow_provider_hailuo.lineage import openlineage_facets, report
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
 from airflow_provider_hailuo.operators.submission import Submission, SubmissionRecord, takes_up
 from airflow_provider_hailuo.operators.visits import MOST, fewest_visits
@@ -44,6 +44,8 @@ from airflow_provider_hailuo.triggers.hailuo import (
 )
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
     from airflow_provider_hailuo.compat import Context
 
 _REQUEST_FIELDS = tuple(VideoRequest.model_fields)
@@ -131,6 +133,7 @@ class HailuoGenerateOperator(BaseOperator):
     deferrable: bool = True
     wait_for_completion: bool = True
     _before_rendering: tuple[int, str | None] | None = None
+    _lineage: tuple[Mapping[str, Any] | None, str] = (None, "")
     template_fields: Sequence[str] = (*_SUBMITTED_FIELDS, *_STORAGE_FIELDS)
     operator_extra_links = (HailuoVideoLink(),)
     ui_color: str = "#e8e4fb"
@@ -560,16 +563,20 @@ class HailuoGenerateOperator(BaseOperator):
         self, context: Context, submissions: SubmissionRecord, submission: Submission, facts: dict[str, Any]
     ) -> str:
         """Store the video of the XCom `job`, where that is wanted, and return the URL that the task hands on."""
-        ti, url = context["ti"], str(facts["url"])
+        ti, url, hook = context["ti"], str(facts["url"]), HailuoHook(submission.conn_id)
         if (destination := self._destination()) is not None:
-            settings = HailuoHook(submission.conn_id).get_settings()
+            settings = hook.get_settings()
             stored = destination.store(facts, record.task_facts(ti), allow_local=settings.is_local)
             facts, url = {**facts, **asdict(stored)}, stored.uri
             ti.xcom_push(key=record.JOB, value=facts)
-        if not self._is_nested(ti):
-            add_asset_events(context, self.outlets, facts)
+            self._lineage = facts, settings.base_url
+        report(context, () if self._is_nested(ti) else self.outlets, facts, hook)
         self._handed_on(ti, submissions, submission)
         return url
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:  # noqa: ARG002
+        """Return what OpenLineage is to know: the job, and where its video was stored; None without a stored one."""
+        return openlineage_facets(*self._lineage)
 
     def _destination(self) -> Destination | None:
         return None if is_nothing(self.destination) else self._destination_at(self.destination)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe import errors
@@ -13,9 +13,12 @@ from airflow_provider_hailuo.apiframe.polling import video_url
 from airflow_provider_hailuo.compat import BaseOperator, Context
 from airflow_provider_hailuo.exceptions import Situation, explained
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.lineage import add_asset_events
+from airflow_provider_hailuo.lineage import openlineage_facets, report
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
 from airflow_provider_hailuo.storage import Destination, IfExists
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 LOOK_SECONDS = 120.0
 """How long it asks for the job, should the API be out of order: as a rule the job is final when it begins."""
@@ -43,6 +46,7 @@ class HailuoToObjectStorageOperator(BaseOperator):
     :raises HailuoException: for everything else.
     """
 
+    _lineage: tuple[Mapping[str, Any] | None, str] = (None, "")
     template_fields: Sequence[str] = ("job_id", "destination", "destination_conn_id", "hailuo_conn_id")
     operator_extra_links = (HailuoVideoLink(),)
     ui_color: str = "#e8e4fb"
@@ -84,11 +88,17 @@ class HailuoToObjectStorageOperator(BaseOperator):
             job = hook.wait_for_job(self.job_id, timeout=LOOK_SECONDS)
             video_url(job)  # raises, if there is none
             facts = record.job_facts(job, record.request_facts({"model": job.model, **(job.input or {})}))
-            stored = destination.store(facts, record.task_facts(ti), allow_local=hook.get_settings().is_local)
+            settings = hook.get_settings()
+            stored = destination.store(facts, record.task_facts(ti), allow_local=settings.is_local)
+            facts |= asdict(stored)
+            ti.xcom_push(key=record.JOB, value=facts)
+            report(context, self.outlets, facts, hook)
         except errors.ApiframeError as error:
             tries_left = ti.try_number <= (ti.max_tries or 0)
             raise explained(error, Situation(hook.hailuo_conn_id, tries_left=tries_left, watches=True)) from None
-        facts |= asdict(stored)
-        ti.xcom_push(key=record.JOB, value=facts)
-        add_asset_events(context, self.outlets, facts)
+        self._lineage = facts, settings.base_url
         return stored.uri
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:  # noqa: ARG002
+        """Return what OpenLineage is to know: the job, and where its video was stored."""
+        return openlineage_facets(*self._lineage)

@@ -137,7 +137,7 @@ def test_a_video_that_lies_there_whole_is_not_fetched_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("airflow_provider_hailuo.operators.hailuo.add_asset_events", die)
+        patch.setattr("airflow_provider_hailuo.operators.hailuo.report", die)
         with pytest.raises(Killed):
             worker.run(task(f"{tmp_path}/boat.mp4"))
     (lies,) = tmp_path.iterdir()
