@@ -53,9 +53,17 @@ def task_key(
     :param request: the request.
     :param more: what else is to make it another key: something that clearing the task changes, and a retry does not.
     """
-    identity: list[str | int] = [hailuo_conn_id, settings.namespace, ti.dag_id, ti.run_id, ti.task_id]
-    identity += [map_index(ti), *more]
-    return derive_key(f"airflow/{ti.dag_id}/{ti.task_id}", identity, request)
+    return derive_key(readable(ti), [*identity(ti, hailuo_conn_id, settings), *more], request)
+
+
+def readable(ti: TaskInstance) -> str:
+    """Return what leads the idempotency keys of a task instance, for the eyes of people."""
+    return f"airflow/{ti.dag_id}/{ti.task_id}"
+
+
+def identity(ti: TaskInstance, hailuo_conn_id: str, settings: Settings) -> list[str | int]:
+    """Return on whose behalf a task instance asks for videos; the parameters are those of `task_key`."""
+    return [hailuo_conn_id, settings.namespace, ti.dag_id, ti.run_id, ti.task_id, map_index(ti)]
 
 
 def name_key(error: ConflictError, key: str, prompt: str) -> None:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import jinja2
 
-from airflow_provider_hailuo import pictures, record
+from airflow_provider_hailuo import metrics, pictures, record
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.budget import check_budget, check_max_credits
 from airflow_provider_hailuo.apiframe.client import Client
@@ -179,8 +179,8 @@ class HailuoGenerateOperator(BaseOperator):
         self.hailuo_conn_id = hailuo_conn_id
         self.deferrable = deferrable
         self.worker_visits = worker_visits
-        self.poll_interval = _seconds("poll_interval", poll_interval)
-        self.timeout = _seconds("timeout", timeout)
+        self.poll_interval = seconds_above_0("poll_interval", poll_interval)
+        self.timeout = seconds_above_0("timeout", timeout)
         self.idempotency_key = idempotency_key
         self.image_conn_id = image_conn_id
         self.destination = destination
@@ -200,7 +200,7 @@ class HailuoGenerateOperator(BaseOperator):
             )
         if isinstance(worker_visits, bool) or worker_visits not in range(MOST + 1):
             raise HailuoFailException(f"worker_visits: {worker_visits!r}: must be 0, 1 or 2")
-        if _is_literal(hailuo_conn_id) and not (is_nothing(hailuo_conn_id) or isinstance(hailuo_conn_id, str)):
+        if is_literal(hailuo_conn_id) and not (is_nothing(hailuo_conn_id) or isinstance(hailuo_conn_id, str)):
             raise HailuoFailException(f"hailuo_conn_id: {hailuo_conn_id!r}: must be the id of a connection, a text")
         if getattr(self, "multiple_outputs", False):
             raise HailuoFailException(
@@ -212,12 +212,12 @@ class HailuoGenerateOperator(BaseOperator):
                 | {
                     name: value
                     for name, value in self._request_fields().items()
-                    if _is_literal(value) and not (name in pictures.FIELDS and pictures.is_elsewhere(value))
+                    if is_literal(value) and not (name in pictures.FIELDS and pictures.is_elsewhere(value))
                 }
             )
-            if _is_literal(idempotency_key):
+            if is_literal(idempotency_key):
                 calls.check_idempotency_key(idempotency_key)
-            known = _is_literal(destination) and not is_nothing(destination)
+            known = is_literal(destination) and not is_nothing(destination)
             self._destination_at(destination if known else "/known/later")
             check_max_credits(max_credits)
         except errors.InvalidInputError as error:
@@ -494,6 +494,7 @@ class HailuoGenerateOperator(BaseOperator):
                     submissions.forget()
                 raise
             submission, status = replace(submission, job_id=answer.job_id), answer.status
+            metrics.count(metrics.SUBMITTED, **self._tags(ti, submission))
             self.log.info(
                 "Job %s: submitted, %s; idempotency key %s",
                 answer.job_id,
@@ -570,9 +571,17 @@ class HailuoGenerateOperator(BaseOperator):
             facts, url = {**facts, **asdict(stored)}, stored.uri
             ti.xcom_push(key=record.JOB, value=facts)
             self._lineage = facts, settings.base_url
+            metrics.count(metrics.BYTES_STORED, stored.bytes, **self._tags(ti, submission))
         report(context, () if self._is_nested(ti) else self.outlets, facts, hook)
+        metrics.completed(facts, **self._tags(ti, submission))
         self._handed_on(ti, submissions, submission)
         return url
+
+    def _tags(self, ti: Any, submission: Submission | None) -> dict[str, str | None]:
+        """Return what its metrics are about."""
+        model = submission.body.get("model") if submission else None
+        conn_id = submission.conn_id if submission else self._conn_id
+        return {"model": model, "conn_id": conn_id, "dag_id": ti.dag_id}
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:  # noqa: ARG002
         """Return what OpenLineage is to know: the job, and where its video was stored; None without a stored one."""
@@ -600,6 +609,7 @@ class HailuoGenerateOperator(BaseOperator):
             yield
         except errors.ApiframeError as error:
             current = submissions.current
+            metrics.count(metrics.FAILED, cause=type(error).__name__, **self._tags(ti, current))
             situation = Situation(
                 conn_id=current.conn_id if current else self._conn_id,
                 job_id=current.job_id if current else None,
@@ -624,17 +634,21 @@ def _is_dead(job: Job) -> bool:
     return job.status != JobStatus.COMPLETED or bool(job.expired)
 
 
-def _seconds(name: str, value: float | timedelta) -> float:
+def seconds_above_0(name: str, value: float | timedelta) -> float:
+    """Return the seconds that the parameter `name` of a task gives.
+
+    :raises HailuoFailException: it is not above 0.
+    """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
         raise HailuoFailException(f"{name}: {value!r}: must be a number of seconds above 0, or a timedelta")
     return seconds
 
 
-def _is_literal(value: Any) -> bool:
+def is_literal(value: Any) -> bool:
     """Tell whether `value` stays as it is: neither a template nor something that is resolved at run time."""
     if isinstance(value, str):
         return not any(mark in value for mark in ("{{", "{%", "{#"))
     if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_literal, value))
+        return all(map(is_literal, value))
     return not hasattr(value, "resolve")
