@@ -6,7 +6,8 @@ their constraints.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as _version
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskSuccessEvent, TriggerEvent
@@ -17,11 +18,13 @@ AIRFLOW: tuple[int, ...] = tuple(int(number) for number in _version.split(".")[:
 
 if TYPE_CHECKING or AIRFLOW >= (3, 0):
     from airflow.sdk import Asset, AssetAlias, BaseOperator, BaseOperatorLink, Connection, Context, Variable
+    from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
     from airflow.sdk.bases.sensor import BaseSensorOperator, PokeReturnValue
     from airflow.sdk.execution_time.xcom import XCom
 else:
     from airflow.datasets import Dataset as Asset
     from airflow.datasets import DatasetAlias as AssetAlias
+    from airflow.decorators.base import DecoratedOperator, TaskDecorator, task_decorator_factory
     from airflow.models.baseoperator import BaseOperator
     from airflow.models.baseoperatorlink import BaseOperatorLink
     from airflow.models.connection import Connection
@@ -39,6 +42,7 @@ else:
     from airflow.hooks.base import BaseHook
 
 if TYPE_CHECKING or AIRFLOW >= (3, 2):
+    from airflow.sdk.bases.decorator import determine_kwargs
     from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import (
         AirflowException,
@@ -56,6 +60,7 @@ else:
         AirflowSensorTimeout,
         TaskDeferred,
     )
+    from airflow.utils.operator_helpers import determine_kwargs
 
 __all__ = [
     "AIRFLOW",
@@ -72,8 +77,10 @@ __all__ = [
     "BaseTrigger",
     "Connection",
     "Context",
+    "DecoratedOperator",
     "PokeReturnValue",
     "StartTriggerArgs",
+    "TaskDecorator",
     "TaskDeferred",
     "TaskSuccessEvent",
     "TriggerEvent",
@@ -81,9 +88,24 @@ __all__ = [
     "XCom",
     "collect_lineage",
     "conf",
+    "determine_kwargs",
     "get_async_connection",
     "object_storage_path",
+    "stats",
+    "task_decorator_factory",
 ]
+
+
+def stats(*, in_triggerer: bool) -> Any:
+    """Return where Airflow counts.
+
+    :param in_triggerer: Whether this runs in the triggerer, where those of tasks are not set up (Airflow 3.2).
+    """
+    if AIRFLOW < (3, 2):
+        module = "airflow.stats"
+    else:
+        module = "airflow.observability.stats" if in_triggerer else "airflow.sdk.observability.stats"
+    return import_module(module).Stats
 
 
 def collect_lineage(hook: BaseHook, source: str, target: str) -> None:

@@ -233,12 +233,17 @@ def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
 
 
+def _tell_nobody(_: Call[Any]) -> None:
+    pass
+
+
 class Client:
     """A synchronous client. One object serves one thread; close it, or use it as a context manager.
 
     :param settings: how to reach the API; an attribute as well.
     :param transport: replaces httpx's own (default: none), and with it the proxies of the environment.
     :param sleep: waits that many seconds between tries (default `time.sleep`).
+    :param on_request: called with the call before each request of it (default: nobody is told).
     :raises InvalidInputError: an environment variable about proxies or certificates will not do.
     """
 
@@ -248,9 +253,11 @@ class Client:
         *,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        on_request: Callable[[Call[Any]], object] = _tell_nobody,
     ) -> None:
         self.settings: Final = settings
         self._sleep = sleep
+        self._on_request = on_request
         self._http = httpx.Client(**_http_options(settings, transport))
 
     def __enter__(self) -> Client:
@@ -281,6 +288,7 @@ class Client:
         return value
 
     def _send_once(self, call: Call[T]) -> T:
+        self._on_request(call)
         try:
             with self._http.stream(**_request_options(call)) as response:
                 body = _Body(call, self.settings.timeout)
@@ -297,6 +305,7 @@ class AsyncClient:
     :param settings: as for `Client`.
     :param transport: as for `Client`.
     :param sleep: as for `Client`, but awaited (default `asyncio.sleep`).
+    :param on_request: as for `Client`.
     :raises InvalidInputError: as `Client`.
     """
 
@@ -306,9 +315,11 @@ class AsyncClient:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_request: Callable[[Call[Any]], object] = _tell_nobody,
     ) -> None:
         self.settings: Final = settings
         self._sleep = sleep
+        self._on_request = on_request
         self._http = httpx.AsyncClient(**_http_options(settings, transport))
 
     async def __aenter__(self) -> AsyncClient:
@@ -327,6 +338,7 @@ class AsyncClient:
         return await tenacity.AsyncRetrying(**tries.policy(), sleep=self._sleep, reraise=True)(self._send_once, call)
 
     async def _send_once(self, call: Call[T]) -> T:
+        self._on_request(call)
         try:
             async with self._http.stream(**_request_options(call)) as response:
                 body = _Body(call, self.settings.timeout)

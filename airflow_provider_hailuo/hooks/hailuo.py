@@ -8,11 +8,12 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from airflow_provider_hailuo import get_provider_info
+from airflow_provider_hailuo import get_provider_info, metrics
 from airflow_provider_hailuo.apiframe import calls
 from airflow_provider_hailuo.apiframe.calls import Call
 from airflow_provider_hailuo.apiframe.client import BASE_URL, AsyncClient, Client, Settings
@@ -76,11 +77,15 @@ class HailuoHook(BaseHook):
         :raises InvalidInputError: also when an environment variable about proxies or certificates will not do;
             otherwise as `get_settings`.
         """
-        return Client(self.get_settings())
+        return Client(self.get_settings(), on_request=self._count)
 
     async def get_async_conn(self) -> AsyncClient:
         """Open an async client for the running event loop; as `get_conn`."""
-        return AsyncClient(await self.get_async_settings())
+        return self.connect(await self.get_async_settings())
+
+    def connect(self, settings: Settings) -> AsyncClient:
+        """Open an async client in the triggerer with what the connection was found to hold; as `get_conn`."""
+        return AsyncClient(settings, on_request=partial(self._count, in_triggerer=True))
 
     def get_settings(self) -> Settings:
         """Look the connection up.
@@ -245,6 +250,10 @@ class HailuoHook(BaseHook):
             with suppress(OSError):
                 part.unlink()
         return downloaded
+
+    def _count(self, call: Call[Any], *, in_triggerer: bool = False) -> None:
+        if call.method == "GET" and call.path.startswith("/v2/jobs"):
+            metrics.count(metrics.STATUS_REQUESTS, {"conn_id": self.hailuo_conn_id}, in_triggerer=in_triggerer)
 
     def _send(self, call: Call[T]) -> T:
         with self.get_conn() as client:

@@ -494,7 +494,7 @@ class HailuoGenerateOperator(BaseOperator):
                     submissions.forget()
                 raise
             submission, status = replace(submission, job_id=answer.job_id), answer.status
-            metrics.count(metrics.SUBMITTED, **self._tags(ti, submission))
+            metrics.count(metrics.SUBMITTED, self._tags(ti, submission))
             self.log.info(
                 "Job %s: submitted, %s; idempotency key %s",
                 answer.job_id,
@@ -571,9 +571,9 @@ class HailuoGenerateOperator(BaseOperator):
             facts, url = {**facts, **asdict(stored)}, stored.uri
             ti.xcom_push(key=record.JOB, value=facts)
             self._lineage = facts, settings.base_url
-            metrics.count(metrics.BYTES_STORED, stored.bytes, **self._tags(ti, submission))
+            metrics.count(metrics.BYTES_STORED, self._tags(ti, submission), stored.bytes)
         report(context, () if self._is_nested(ti) else self.outlets, facts, hook)
-        metrics.completed(facts, **self._tags(ti, submission))
+        metrics.completed(facts, self._tags(ti, submission))
         self._handed_on(ti, submissions, submission)
         return url
 
@@ -609,7 +609,7 @@ class HailuoGenerateOperator(BaseOperator):
             yield
         except errors.ApiframeError as error:
             current = submissions.current
-            metrics.count(metrics.FAILED, cause=type(error).__name__, **self._tags(ti, current))
+            metrics.count(metrics.FAILED, {**self._tags(ti, current), "cause": type(error).__name__})
             situation = Situation(
                 conn_id=current.conn_id if current else self._conn_id,
                 job_id=current.job_id if current else None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import metrics, record
 from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.models import is_http_url, is_nothing
 from airflow_provider_hailuo.apiframe.polling import video_url
@@ -92,6 +92,8 @@ class HailuoToObjectStorageOperator(BaseOperator):
             stored = destination.store(facts, record.task_facts(ti), allow_local=settings.is_local)
             facts |= asdict(stored)
             ti.xcom_push(key=record.JOB, value=facts)
+            tags = {"model": job.model, "conn_id": hook.hailuo_conn_id, "dag_id": ti.dag_id}
+            metrics.count(metrics.BYTES_STORED, tags, stored.bytes)
             report(context, self.outlets, facts, hook)
         except errors.ApiframeError as error:
             tries_left = ti.try_number <= (ti.max_tries or 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import metrics, record
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, JobStatus, Submission, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
@@ -84,7 +84,7 @@ class HailuoJobTrigger(BaseTrigger):
         settled = now() + SETTLE_SECONDS
         poll = JobPoll(self.job_id, self.deadline, self.poll_interval)
         hook = HailuoHook(self.hailuo_conn_id)
-        end = await wait_for_job(poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings)
+        end = await wait_for_job(poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings, hook.connect)
         facts = {"job_id": self.job_id, "try_number": self.try_number}
         event = await _event(self, facts, end, self.request, {}, end_task=self.end_from_trigger)
         if not isinstance(event, TaskSuccessEvent):
@@ -167,16 +167,19 @@ class HailuoGenerateTrigger(BaseTrigger):
         if job_id is not None:
             self.log.info("Job %s: was submitted before; looking on", job_id)
             poll = JobPoll(job_id, self._deadline(), self.poll_interval)
-            end = await wait_for_job(poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings)
+            end = await wait_for_job(poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings, hook.connect)
             return await _event(self, facts, end, self._shown(), {}, end_task=True)
         xcoms: dict[str, Any] = {}
         try:
             request = VideoRequest(**self._request_fields())
             key = calls.check_idempotency_key(self.idempotency_key)
-            async with shared_watcher(hook.hailuo_conn_id, hook.get_async_settings) as (settings, watcher):
+            async with shared_watcher(hook.hailuo_conn_id, hook.get_async_settings, hook.connect) as (
+                settings,
+                watcher,
+            ):
                 # The id is the same when another triggerer runs this again, and another in a run that is made again.
                 facts["key"] = key or record.task_key(ti, hook.hailuo_conn_id, settings, request, str(ti.id))
-                submission = await self._submit(watcher, facts["key"], request)
+                submission = await self._submit(watcher, hook.hailuo_conn_id, facts["key"], request)
                 if submission.status in FINAL_STATUSES - {JobStatus.COMPLETED}:
                     return TriggerEvent(START_ON_WORKER)  # it may submit another one
                 facts["job_id"] = xcoms[record.JOB_ID] = submission.job_id
@@ -203,7 +206,7 @@ class HailuoGenerateTrigger(BaseTrigger):
         except errors.InvalidInputError:
             return record.request_facts({})
 
-    async def _submit(self, watcher: JobWatcher, key: str, request: VideoRequest) -> Submission:
+    async def _submit(self, watcher: JobWatcher, conn_id: str, key: str, request: VideoRequest) -> Submission:
         try:
             submission = await watcher.send(calls.generate_video(request, key))
         except errors.ConflictError as error:
@@ -211,6 +214,8 @@ class HailuoGenerateTrigger(BaseTrigger):
             raise
         status = errors.excerpt(submission.status or "status untold")
         self.log.info("Job %s: submitted, %s; idempotency key %s", submission.job_id, status, key)
+        tags = {"model": request.model, "conn_id": conn_id, "dag_id": getattr(self.task_instance, "dag_id", None)}
+        metrics.count(metrics.SUBMITTED, tags, in_triggerer=True)
         return submission
 
     def _deadline(self) -> float:
@@ -239,7 +244,7 @@ def _serialized(trigger: BaseTrigger, names: tuple[str, ...]) -> tuple[str, dict
 
 
 async def _event(
-    trigger: BaseTrigger,
+    trigger: HailuoJobTrigger | HailuoGenerateTrigger,
     facts: Mapping[str, Any],
     end: Finished | GaveUp,
     request: Mapping[str, Any] | None,
@@ -272,6 +277,9 @@ async def _event(
     trigger.log.info(
         "Job %s: video is ready, %s credits, %s s", facts["job_id"], end.job.credit_cost, end.job.seconds
     )
+    conn_id = HailuoHook(trigger.hailuo_conn_id).hailuo_conn_id
+    tags = {"model": end.job.model, "conn_id": conn_id, "dag_id": trigger.task_instance.dag_id}
+    metrics.completed(shown, tags, in_triggerer=True)
     return TaskSuccessEvent()
 
 

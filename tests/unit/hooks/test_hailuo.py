@@ -310,8 +310,8 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> list[Client]:
     """The clients that are opened in a test; all of them have to be closed at its end."""
     opened: list[Client] = []
 
-    def open_client(*arguments: object) -> Client:
-        opened.append(Client(*arguments))
+    def open_client(*arguments: object, **more: object) -> Client:
+        opened.append(Client(*arguments, **more))
         return opened[-1]
 
     monkeypatch.setattr(hailuo, "Client", open_client)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from types import SimpleNamespace
 
 import httpx
@@ -81,8 +80,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(HailuoHook, "get_async_settings", lambda _: world.look_up())
-    for name in ("shared_watcher", "wait_for_job"):
-        monkeypatch.setattr(hailuo, name, partial(getattr(watcher, name), connect=world.connect))
+    monkeypatch.setattr(HailuoHook, "connect", lambda _, settings: world.connect(settings))
     monkeypatch.setattr(record, "leave", world.leave)
     monkeypatch.setattr(record, "submitted_job", world.submitted_job)
     monkeypatch.setattr(record, "TRIGGERS_WRITE_XCOMS", True)
