@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,3 +74,12 @@ def test_airflow_has_metrics_in_both_places(in_triggerer: bool):
     where.incr("hailuo.submitted", 1, tags={"dag_id": "dag"})
     where.timing("hailuo.render_duration", timedelta(seconds=1), tags={})
     assert AIRFLOW < (3, 2) or where is not stats(in_triggerer=not in_triggerer)
+
+
+def test_the_page_of_metrics_names_them_all():
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    told = set(re.findall(r"^\| `(hailuo\.\w+)`", page, re.MULTILINE))
+
+    assert told == {
+        value for value in vars(metrics).values() if isinstance(value, str) and value.startswith("hailuo.")
+    }
