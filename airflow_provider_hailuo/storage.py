@@ -148,6 +148,21 @@ class Destination:
             log.info("Job %s: stored at %s, %d bytes", job_id, stored.uri, stored.bytes)
             return stored
 
+    def write(self, text: str, content_type: str) -> str:
+        """Put a text file at the URL, which ends with its name; what lies there is replaced.
+
+        :return: its URI.
+        :raises FileError: it could not be put there; then no part of it is.
+        """
+        with self._explained(None), tempfile.TemporaryDirectory(prefix="hailuo-") as directory:
+            path = self._path("")
+            if path.protocol in _LOCAL:
+                Path(path.path).parent.mkdir(parents=True, exist_ok=True)
+            local = Path(directory, "text")
+            local.write_text(text, encoding="utf-8")
+            _put(path, local, content_type, "text")
+        return self._uri("")
+
     def _url(self, job_id: str) -> str:
         url = f"{self.url}{job_id}.mp4" if self.url.endswith("/") else self.url
         return f"file://{url}" if url.startswith("/") else url

@@ -1,0 +1,666 @@
+"""`HailuoGenerateBatchOperator`: one task, many videos."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from uuid import uuid4
+
+from airflow_provider_hailuo import record
+from airflow_provider_hailuo.apiframe import errors
+from airflow_provider_hailuo.apiframe.batch import (
+    KEY_SECONDS,
+    MOST_ITEMS,
+    Item,
+    Outcome,
+    Plan,
+    fingerprint,
+    generate_all,
+    pack,
+    ranges,
+    seconds_for,
+)
+from airflow_provider_hailuo.apiframe.budget import check_budget, check_max_credits
+from airflow_provider_hailuo.apiframe.client import Settings
+from airflow_provider_hailuo.apiframe.models import HAILUO_02, Job, VideoRequest, is_nothing
+from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
+from airflow_provider_hailuo.apiframe.watcher import shared_watcher
+from airflow_provider_hailuo.compat import AirflowException, BaseOperator
+from airflow_provider_hailuo.exceptions import (
+    HailuoException,
+    HailuoFailException,
+    HailuoUnavailableException,
+    Situation,
+    explained,
+)
+from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.operators.hailuo import LOOK_SECONDS, is_literal, seconds_above_0
+from airflow_provider_hailuo.storage import Destination, IfExists
+from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger, outcomes_of
+from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS, before_execution_timeout
+
+if TYPE_CHECKING:
+    from airflow_provider_hailuo.compat import Context
+
+OnItemFailure = Literal["fail", "skip"]
+
+STATE_KEY = "hailuo_batch"
+"""The key of what a task has begun in Airflow's task state store."""
+
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks of the worker that takes the results, as a rule there is one."""
+
+STORED_AT_ONCE = 4
+
+FAILED_FILES = 5
+"""How many files in a row may fail before the rest are left to a retry: then the storage is away, not a file."""
+
+_DEFAULT_FIELDS = tuple(name for name in VideoRequest.model_fields if name != "prompt")
+_TOLD = 5
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a task has begun, written down before anything is sent.
+
+    :param salt: goes into all its keys.
+    :param max_tries: Airflow's `max_tries` of the task instance: clearing the task changes that, a retry does not.
+    :param since: when it was begun, in seconds since the epoch.
+    :param tries: how many tries there were since, this one included.
+    :param cleared: whether the task was cleared since.
+    :param delivered: whether it has returned its videos.
+    """
+
+    salt: str
+    max_tries: int
+    since: float
+    tries: int = 1
+    cleared: bool = False
+    delivered: bool = False
+
+    def forgotten(self, now: float) -> bool:
+        """Tell whether the API may have forgotten the keys, so that to send them again would pay again."""
+        return now - self.since >= KEY_SECONDS
+
+    def next_try(self, max_tries: int, now: float) -> Begun | None:
+        """Return what a try begins with that comes after this one; None: something new.
+
+        A retry always goes on, and so does a task that was cleared before it had delivered.
+        """
+        if max_tries == self.max_tries:
+            return replace(self, tries=self.tries + 1)
+        if self.delivered or self.forgotten(now):
+            return None
+        return replace(self, max_tries=max_tries, tries=self.tries + 1, cleared=True)
+
+
+@dataclass
+class _Video:
+    """What is told of an item, and why it has no video, if so."""
+
+    entry: dict[str, Any]
+    job: Job | None = None
+    error: errors.ApiframeError | None = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the result tells of the item."""
+        return {**self.entry, "error": str(self.error)} if self.error else self.entry
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the input was refused, here or by the API."""
+        return isinstance(self.error, errors.InvalidInputError | errors.BadRequestError)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the item alone is to blame: refused, or its job is final and has no video. All else may be had."""
+        dead = isinstance(self.error, errors.JobError) and not isinstance(self.error, errors.JobTimeoutError)
+        return self.is_refused or dead
+
+
+class HailuoGenerateBatchOperator(BaseOperator):
+    """Generates many videos with Hailuo 02 through Apiframe, a few at a time, in one task.
+
+    The task checks all items, then the triggerer submits them and waits, where no worker slot is held, then a worker
+    takes the results. Whatever crashes, no video is paid twice: a retry takes up what is there and submits only what
+    is missing, and a failed render once more. Items are told apart by index and request: one that is another request
+    at a retry, because upstream gives something else by then, is a new video.
+
+    A task that is cleared makes all videos anew if it has returned them; else it goes on. Before Airflow 3.3, where
+    there is no task state store, it always makes all anew. A retry more than 23 hours after the first try fails,
+    because the API forgets the keys after 24.
+
+    Returns a list in the order of the items, of dictionaries: `index`, `job_id`, `status`, `url`, `credits` and
+    `error`, as far as they are there; with `destination` the URI of a manifest, a file of such dictionaries as JSON
+    Lines, with `uri`, `bytes` and `sha256` of each stored video. XCom `summary`: how many `items`, `completed`,
+    `failed` and `refused`, the `credits` paid, and the `manifest`.
+
+    :param requests: what to generate: a list of at most 10,000 prompts, or of dictionaries of the fields
+        that the API takes (`prompt`, ...); or a template that renders to one, or to JSON of one
+        (`{{ ... | tojson }}`).
+    :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`; this and the following are
+        for the items that say nothing else.
+    :param image: URL (http or https) of the first frame; none by default.
+    :param end_image: URL of the last frame, with `hailuo-02` only; none by default.
+    :param resolution: `768p` (the API's default) or `1080p`.
+    :param duration: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
+    :param prompt_optimizer: whether the model may rewrite the prompts (the API's default: yes).
+    :param webhook_url: where the API announces what becomes of the jobs; none by default.
+    :param webhook_events: which of `progress`, `completed`, `failed` it announces.
+    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`).
+    :param max_in_flight: how many videos render at a time, at most (default 20).
+    :param on_item_failure: what an item means that is refused or whose render fails: `fail` (default) fails the task,
+        after all others are there, and submits nothing if an item is bad input; `skip` goes on without it. What a
+        retry can still get, as after an outage, fails the task in any case.
+    :param max_credits: refuse to submit anything if all items together cost more credits than that, or more than the
+        account has; None (default) leaves that to the API.
+    :param poll_interval: seconds (or a timedelta) between two looks (default 5).
+    :param timeout: seconds (or a timedelta) to wait for each video, from its submission (default 1800). The whole may
+        take that long for each round of `max_in_flight` videos, at most 23 hours; `execution_timeout` holds as well.
+    :param destination: a directory in which to store the videos as `<job id>.mp4`: a URL that Airflow's
+        ObjectStoragePath takes, as `s3://bucket/{{ ds }}/`, or an absolute path; it ends with `/`. None (default)
+        stores nothing.
+    :param destination_conn_id: the Airflow connection of that storage; None (default): what the environment says.
+    :param if_exists: what to do with a file that lies there, as of `HailuoGenerateOperator` (default `skip`).
+    :param metadata: whether to store `<job id>.json` beside each video.
+    :param poster: whether to store the first frame as `<job id>.jpg` beside it (needs the extra `poster`).
+    :param deferrable: wait in the triggerer (default) or, with False, on the worker, whose slot is held all along.
+    :raises HailuoFailException: which Airflow does not retry: bad input, or what no retry can mend.
+    :raises HailuoException: for everything else.
+    """
+
+    template_fields: Sequence[str] = (
+        "requests",
+        *_DEFAULT_FIELDS,
+        "hailuo_conn_id",
+        "destination",
+        "destination_conn_id",
+    )
+    ui_color: str = "#e8e4fb"
+
+    def __init__(
+        self,
+        *,
+        requests: Any,
+        model: str = HAILUO_02,
+        image: str | None = None,
+        end_image: str | None = None,
+        resolution: str | None = None,
+        duration: int | str | None = None,
+        prompt_optimizer: bool | str | None = None,
+        webhook_url: str | None = None,
+        webhook_events: Collection[str] | None = None,
+        hailuo_conn_id: str = HailuoHook.default_conn_name,
+        max_in_flight: int = 20,
+        on_item_failure: OnItemFailure = "fail",
+        max_credits: float | None = None,
+        poll_interval: float | timedelta = 5.0,
+        timeout: float | timedelta = 1800.0,
+        destination: str | None = None,
+        destination_conn_id: str | None = None,
+        if_exists: IfExists = "skip",
+        metadata: bool = False,
+        poster: bool = False,
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.requests = requests
+        self.model = model
+        self.image = image
+        self.end_image = end_image
+        self.resolution = resolution
+        self.duration = duration
+        self.prompt_optimizer = prompt_optimizer
+        self.webhook_url = webhook_url
+        self.webhook_events = webhook_events
+        self.hailuo_conn_id = hailuo_conn_id
+        self.max_in_flight = max_in_flight
+        self.on_item_failure = on_item_failure
+        self.max_credits = max_credits
+        self.poll_interval = seconds_above_0("poll_interval", poll_interval)
+        self.timeout = seconds_above_0("timeout", timeout)
+        self.destination = destination
+        self.destination_conn_id = destination_conn_id
+        self.if_exists = if_exists
+        self.metadata = metadata
+        self.poster = poster
+        self.deferrable = deferrable
+        # What is known while the DAG is parsed is refused then, not in the night.
+        try:
+            self._check_parameters()
+        except errors.InvalidInputError as error:
+            raise HailuoFailException(str(error)) from None
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.deferrable, bool):
+            raise errors.InvalidInputError.of(("deferrable", self.deferrable, "must be True or False"))
+        if isinstance(self.max_in_flight, bool) or not isinstance(self.max_in_flight, int) or self.max_in_flight < 1:
+            raise errors.InvalidInputError.of(("max_in_flight", self.max_in_flight, "must be a number above 0"))
+        if self.on_item_failure not in get_args(OnItemFailure):
+            raise errors.InvalidInputError.of(("on_item_failure", self.on_item_failure, "must be 'fail' or 'skip'"))
+        check_max_credits(self.max_credits)
+        for name in _DEFAULT_FIELDS:
+            if is_literal(getattr(self, name)):
+                VideoRequest(prompt="known later", **{name: getattr(self, name)})
+        known = is_literal(self.destination) and not is_nothing(self.destination)
+        self._directory(self.destination if known else "/known/later/")
+
+    def execute(self, context: Context) -> list[dict[str, Any]] | str:
+        """Check all items, submit them, wait in the triggerer (or here), return what became of them."""
+        ti = context["ti"]
+        hook = HailuoHook(self.hailuo_conn_id)
+        nested = self._is_nested(ti)
+        store = None if nested else context.get("task_state_store")
+        begun = _load(store)
+        if begun is not None and not begun.delivered and record.was_delivered(ti):
+            begun = replace(begun, delivered=True)
+            _save(store, begun)  # only this try can tell
+        begun, going_on = self._begin(ti, begun, kept=store is not None)
+        with self._explained(ti, hook, going_on=going_on, kept=store is not None):
+            items = self._items()
+            self._check(items)
+            settings = hook.get_settings()
+            requests = [VideoRequest(**item) for item in items if not isinstance(item, str)]
+            if self.max_credits is not None and requests:
+                # What may be paid already is not given up for the balance.
+                team = None if going_on else hook.get_account().team
+                check_budget(requests, self.max_credits, team.credits if team else None)
+            if (destination := self._destination()) is not None and not going_on:
+                destination.check()
+        _save(store, begun)
+        identity = [*record.identity(ti, hook.hailuo_conn_id, settings), begun.salt]
+        plan = Plan(
+            readable=record.readable(ti),
+            identity=[*identity, self.task_id] if nested else identity,
+            tries=begun.tries,
+            renew=begun.cleared,
+            max_in_flight=self.max_in_flight,
+            poll_interval=self.poll_interval,
+            timeout=self.timeout,
+            deadline=self._deadline(ti, len(items), begun),
+        )
+        self.log.info("%d items, of which %d can be submitted; try %d", len(items), len(requests), begun.tries)
+        if nested or not self.deferrable or not requests:
+            outcomes = asyncio.run(generate_all(items, plan, self.log.log, hook.hailuo_conn_id, _looked_up(settings)))
+            return self._finish(context, store, outcomes, items)
+        self.defer(
+            trigger=HailuoBatchTrigger(
+                items=pack(items), hailuo_conn_id=hook.hailuo_conn_id, try_number=ti.try_number, **asdict(plan)
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(0.0, plan.deadline - time.time()) + BACKSTOP_SECONDS),
+        )
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]] | str:
+        """Resume after the trigger's `event`: take the results, store the files, return what became of each item."""
+        ti = context["ti"]
+        # Airflow 3.0.0 to 3.1.0 may resume another try than the one that waited.
+        if not isinstance(event, dict) or event.get("try_number") != ti.try_number:
+            return self.execute(context)
+        items: list[Item] | None = None
+        try:
+            items = self._items()
+        except errors.InvalidInputError as error:
+            self.log.warning("The requests cannot be read any more: %s", error)
+        if items is None or fingerprint(pack(items)) != event["items"]:
+            items = None  # they render to something else by now: then nothing is said of them
+        return self._finish(context, context.get("task_state_store"), outcomes_of(event), items)
+
+    def _is_nested(self, ti: Any) -> bool:
+        """Tell whether another task's code calls this one's: the record would be its, and nobody could resume."""
+        return getattr(ti, "task", self) is not self
+
+    def _begin(self, ti: Any, begun: Begun | None, *, kept: bool) -> tuple[Begun, bool]:
+        """Return what this try begins with, and whether an earlier one may have paid for a part of it."""
+        now, max_tries = time.time(), ti.max_tries or 0
+        if not kept:
+            # The number of tries since the task was cleared, as long as nobody edits `retries`.
+            retries = getattr(ti, "task", self).retries or 0
+            tries = max(1, ti.try_number - max(0, max_tries - retries))
+            return Begun(str(max_tries), max_tries, now, tries=tries), tries > 1
+        following = begun.next_try(max_tries, now) if begun is not None else None
+        if following is not None and following.forgotten(now):
+            raise HailuoFailException(
+                f"The batch was begun {(now - following.since) / 3600:.0f} hours ago. The API forgets idempotency "
+                "keys after 24, so that a retry would pay for all videos again. Clearing the task does that."
+            )
+        if begun is not None:
+            what = "it goes on with the videos of the tries before" if following else "all videos are made anew"
+            self.log.info("The task %s: %s", "goes on" if begun.max_tries == max_tries else "was cleared", what)
+        return following or Begun(uuid4().hex, max_tries, now), following is not None
+
+    def _deadline(self, ti: Any, items: int, begun: Begun) -> float:
+        """Return the moment to give up at, in seconds since the epoch."""
+        deadline = time.time() + seconds_for(items, self.max_in_flight, self.timeout)
+        deadline = min(deadline, begun.since + KEY_SECONDS)
+        if self.execution_timeout is not None and ti.start_date is not None:
+            allowed = before_execution_timeout(self.execution_timeout.total_seconds())
+            return min(deadline, float(ti.start_date.timestamp()) + allowed)
+        return deadline
+
+    def _items(self) -> list[Item]:
+        """Return the items: the fields of each request, with the defaults, or what is wrong with it.
+
+        :raises InvalidInputError: `requests` is no list of at most 10,000.
+        """
+        found = self.requests
+        if isinstance(found, str):
+            try:
+                found = json.loads(found)
+            except ValueError:
+                problem = (
+                    "is no JSON: a template has to end with '| tojson', or set render_template_as_native_obj=True "
+                    "in the DAG"
+                )
+                raise errors.InvalidInputError.of(("requests", found, problem)) from None
+        if not isinstance(found, Sequence) or isinstance(found, str | bytes):  # in an order that is always the same
+            problem = "must be a list of prompts or of dictionaries of request fields"
+            raise errors.InvalidInputError.of(("requests", found, problem))
+        found = list(found)
+        if len(found) > MOST_ITEMS:
+            problem = f"{len(found)} items, {MOST_ITEMS} are allowed: split them, as with .expand(requests=[...])"
+            raise errors.InvalidInputError(f"requests: {problem}")
+        defaults = {name: getattr(self, name) for name in _DEFAULT_FIELDS}
+        return [_item(given, defaults) for given in found]
+
+    def _check(self, items: Sequence[Item]) -> None:
+        """Tell all that is bad input, in the log or, as `on_item_failure` wants it, as an error.
+
+        :raises InvalidInputError: some of it is.
+        """
+        bad = {index: item for index, item in enumerate(items) if isinstance(item, str)}
+        if not bad:
+            return
+        told = "; ".join(f"item {index}: {problem}" for index, problem in list(bad.items())[:20])
+        which = f" (items {ranges(bad)})" if len(bad) > 1 else ""
+        problem = f"{len(bad)} of {len(items)} items will not do{which}: {told}"
+        if self.on_item_failure == "fail":
+            raise errors.InvalidInputError(errors.excerpt(problem, 4000))
+        self.log.warning(errors.excerpt(problem, 4000))
+
+    def _finish(
+        self, context: Context, store: Any, outcomes: Sequence[Outcome], items: Sequence[Item] | None
+    ) -> list[dict[str, Any]] | str:
+        """Read the jobs, store the files, push `summary`, return what became of each item, or raise."""
+        ti, hook = context["ti"], HailuoHook(self.hailuo_conn_id)
+        kept, jobs, manifest = store is not None, [outcome.job_id for outcome in outcomes if outcome.job_id], None
+        with self._explained(ti, hook, going_on=bool(jobs), kept=kept, jobs=jobs):
+            settings = hook.get_settings()
+            videos = self._looked_at(hook.hailuo_conn_id, settings, outcomes)
+            if (destination := self._destination()) is not None:
+                self._store(ti, destination, videos, items, allow_local=settings.is_local)
+                manifest = self._tell(ti, destination, videos)
+        summary: dict[str, Any] = {
+            "items": len(videos),
+            "completed": sum(video.error is None for video in videos),
+            "failed": sum(video.error is not None and not video.is_refused for video in videos),
+            "refused": sum(video.is_refused for video in videos),
+            "credits": sum(video.job.credit_cost or 0 for video in videos if video.job),
+        }
+        told = ", ".join(f"{number} {name}" for name, number in summary.items())
+        self.log.info("Batch: %s", told)
+        ti.xcom_push(key="summary", value={**summary, **({"manifest": manifest} if manifest else {})})
+        self._raise_unless_all_is_well(ti, videos, told, manifest, kept=kept)
+        if kept and not (self.do_xcom_push and record.tells_deliveries(ti)):
+            # Airflow may still fail to keep the result. If it can, the next try is better told by Airflow.
+            self._note_delivery(store)
+        return manifest or [video.told for video in videos]
+
+    def _note_delivery(self, store: Any) -> None:
+        try:
+            if (begun := _load(store)) is not None:
+                _save(store, replace(begun, delivered=True))
+        except HailuoUnavailableException as error:
+            self.log.warning("%s", error)
+
+    def _looked_at(self, conn_id: str, settings: Settings, outcomes: Sequence[Outcome]) -> list[_Video]:
+        """Ask the API for the jobs that are final, by pages as far as these tell of them."""
+        final = {outcome.job_id for outcome in outcomes if outcome.job_id and outcome.error is None}
+        deadline = time.time() + LOOK_SECONDS
+
+        async def look() -> dict[str, Finished | GaveUp]:
+            async with shared_watcher(conn_id, _looked_up(settings)) as (_, watcher):
+                polls = [JobPoll(job_id, deadline, LOOK_INTERVAL) for job_id in final]
+                ends = await asyncio.gather(*(watcher.wait(poll, self.log.log) for poll in polls))
+                return dict(zip(final, ends, strict=True))
+
+        ends = asyncio.run(look()) if final else {}
+        return [_video(index, outcome, ends.get(outcome.job_id or "")) for index, outcome in enumerate(outcomes)]
+
+    def _store(
+        self,
+        ti: Any,
+        destination: Destination,
+        videos: Sequence[_Video],
+        items: Sequence[Item] | None,
+        *,
+        allow_local: bool,
+    ) -> None:
+        """Store the videos that are there; what cannot be stored gets an error."""
+        task = record.task_facts(ti)
+        failed: list[errors.ApiframeError] = []
+
+        def store(video: _Video) -> None:
+            assert video.job is not None  # noqa: S101 - those that have a video have a job
+            if len(failed) >= FAILED_FILES:
+                video.error = copy(failed[-1])
+                video.error.job_id = video.job.id
+                return
+            item = items[video.entry["index"]] if items else None
+            request = VideoRequest(**item).to_wire() if isinstance(item, Mapping) else None
+            facts = record.request_facts(request or {})
+            if request is None:
+                facts = {**dict.fromkeys(facts), "model": video.job.model}
+            try:
+                stored = destination.store(record.job_facts(video.job, facts), task, allow_local=allow_local)
+            except errors.ApiframeError as error:
+                failed.append(error)
+                video.error = error
+            else:
+                failed.clear()
+                video.entry.update(asdict(stored))
+
+        there = [video for video in videos if video.error is None]
+        try:
+            destination.check()  # here, because a connection may not be looked up in a thread
+        except errors.FileError as error:
+            _fail(there, error)
+        else:
+            with ThreadPoolExecutor(STORED_AT_ONCE) as pool:
+                list(pool.map(store, there))
+
+    def _tell(self, ti: Any, destination: Destination, videos: Sequence[_Video]) -> str | None:
+        """Write the manifest and return its URI; None if that fails, which then is the error of all videos."""
+        lines = "".join(f"{json.dumps(video.told, ensure_ascii=False)}\n" for video in videos)
+        try:
+            place = replace(destination, url=f"{destination.url}{_manifest_name(ti)}")
+            return place.write(lines, "application/x-ndjson")
+        except errors.FileError as error:
+            _fail([video for video in videos if video.error is None], error)
+            return None
+
+    def _raise_unless_all_is_well(
+        self, ti: Any, videos: Sequence[_Video], told: str, manifest: str | None, *, kept: bool
+    ) -> None:
+        """Raise what the task fails with, if an item has no video and that is not to be skipped."""
+        missing = [video for video in videos if video.error is not None]
+        for video in missing[:_TOLD]:
+            self.log.warning("Item %d: %s", video.entry["index"], video.error)
+        if self.on_item_failure == "skip":
+            missing = [video for video in missing if not video.is_lost]
+        if not missing:
+            return
+        some_paid = any("job_id" in video.entry for video in videos)
+        kind = self._kind(missing, some_paid=some_paid)
+        reasons = [f"item {video.entry['index']}: {video.error}" for video in missing[:_TOLD]]
+        there = [video.entry["job_id"] for video in videos if video not in missing and "job_id" in video.entry]
+        open_jobs = [video.entry["job_id"] for video in missing if "job_id" in video.entry and not video.is_lost]
+        parts = [
+            f"Batch: {told}. {_some(reasons, len(missing), '; ')}",
+            f"Videos that are there: jobs {_some(there[:_NAMED], len(there))}" if there else "",
+            f"Not had yet, and paid if they complete: jobs {_some(open_jobs[:_NAMED], len(open_jobs))}"
+            if open_jobs
+            else "",
+            f"The manifest is {manifest}" if manifest else "",
+            self._next(ti, kind, some_paid=some_paid, kept=kept),
+        ]
+        raise kind(" ".join(f"{part.rstrip('. ')}." for part in parts if part))
+
+    def _kind(self, missing: Sequence[_Video], *, some_paid: bool) -> type[AirflowException]:
+        kinds = set()
+        for video in missing:
+            assert video.error is not None  # noqa: S101
+            paid = some_paid and not video.is_refused
+            situation = Situation(self.hailuo_conn_id, job_id=video.entry.get("job_id"), in_doubt=paid)
+            kinds.add(type(explained(video.error, situation)))
+        mendable = kinds - {HailuoFailException} or kinds
+        return mendable.pop() if len(mendable) == 1 else HailuoException
+
+    def _next(self, ti: Any, kind: type[AirflowException], *, some_paid: bool, kept: bool) -> str:
+        if issubclass(kind, HailuoFailException):
+            does = (
+                "makes only what is missing" if kept or not some_paid else "makes all videos anew, and pays for all"
+            )
+            return f"No retry mends that: correct it, or set on_item_failure='skip'. Clearing the task {does}"
+        tries_left = ti.try_number <= (ti.max_tries or 0)
+        if tries_left or kept or not some_paid:
+            return (
+                f"{'A retry' if tries_left else 'Clearing the task'} makes what is missing and pays for nothing twice"
+            )
+        return "Clearing the task would make all videos anew, and pay for all"
+
+    @contextmanager
+    def _explained(
+        self, ti: Any, hook: HailuoHook, *, going_on: bool, kept: bool, jobs: Sequence[str] = ()
+    ) -> Iterator[None]:
+        """Turn an `ApiframeError` into the exception that Airflow retries or not, and name the batch's jobs."""
+        try:
+            yield
+        except errors.ApiframeError as error:
+            if jobs:
+                error.message += f"; the jobs of the batch are {_some(jobs[:_NAMED], len(jobs))}"
+            situation = Situation(
+                hook.hailuo_conn_id,
+                in_doubt=going_on,
+                tries_left=ti.try_number <= (ti.max_tries or 0),
+                kept=kept,
+                retried=ti.try_number > 1,
+            )
+            raise explained(error, situation) from None
+
+    def _destination(self) -> Destination | None:
+        return None if is_nothing(self.destination) else self._directory(self.destination)
+
+    def _directory(self, url: Any) -> Destination:
+        conn_id = None if is_nothing(self.destination_conn_id) else self.destination_conn_id
+        destination = Destination(url, conn_id, self.if_exists, metadata=self.metadata, poster=self.poster)
+        if not url.endswith("/"):
+            raise errors.InvalidInputError.of(("destination", url, "must be a directory, so end with '/'"))
+        return destination
+
+
+def _item(given: Any, defaults: Mapping[str, Any]) -> Item:
+    own = given if isinstance(given, Mapping) else {"prompt": given}
+    if not all(isinstance(name, str) for name in own):
+        return f"{errors.excerpt(repr(given), 80)}: the names of its fields must be text"
+    if "prompt" not in own:
+        return f"{errors.excerpt(repr(given), 80)}: has no prompt"
+    own = {name: value for name, value in own.items() if name not in defaults or not is_nothing(value)}
+    try:
+        return VideoRequest(**{**defaults, **own}).model_dump(exclude_none=True)
+    except errors.InvalidInputError as error:
+        return error.message
+
+
+def _video(index: int, outcome: Outcome, end: Finished | GaveUp | None) -> _Video:
+    job = end.job if isinstance(end, Finished) else None
+    error = end.error if isinstance(end, GaveUp) else outcome.error
+    if job is not None:
+        try:
+            video_url(job)
+        except errors.JobError as dead:
+            error = dead
+    entry = {
+        "index": index,
+        "job_id": outcome.job_id,
+        "status": job and job.status,
+        "url": job and job.video_url,
+        "credits": job and job.credit_cost,
+    }
+    return _Video({name: value for name, value in entry.items() if value is not None}, job, error)
+
+
+def _fail(videos: Sequence[_Video], error: errors.ApiframeError) -> None:
+    """Let all `videos` fail with the same."""
+    for video in videos:
+        video.error = copy(error)
+        video.error.job_id = video.entry.get("job_id")
+
+
+def _some(first: Sequence[str], of: int, separator: str = ", ") -> str:
+    more = f"{separator}and {of - len(first)} more" if of > len(first) else ""
+    return f"{separator.join(first)}{more}"
+
+
+def _manifest_name(ti: Any) -> str:
+    """Return a name that a run of its own gives to no other task instance."""
+    identity = json.dumps(list(record.task_facts(ti).values()))
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    return f"manifest-{re.sub('[^A-Za-z0-9._-]', '_', ti.run_id)[:100]}-{digest}.jsonl"
+
+
+def _looked_up(settings: Settings) -> Any:
+    """Return a look-up that tells what is known: on a worker, no event loop has to wait for it."""
+
+    async def look_up() -> Settings:
+        return settings
+
+    return look_up
+
+
+def _load(store: Any) -> Begun | None:
+    if store is None:
+        return None
+    try:
+        stored = store.get(STATE_KEY)
+    except Exception as error:
+        raise _unavailable("read", error) from error
+    if stored is None:
+        return None
+    try:
+        return Begun(**{field.name: stored[field.name] for field in fields(Begun) if field.name in stored})
+    except TypeError:
+        raise HailuoUnavailableException(
+            f"{STATE_KEY!r} in the task state store holds something else than a batch: delete it on the page 'Task "
+            "State Store' of the task instance. What it has paid for is not known any more then"
+        ) from None
+
+
+def _save(store: Any, begun: Begun) -> None:
+    if store is None:
+        return
+    try:
+        store.set(STATE_KEY, asdict(begun))
+    except Exception as error:
+        raise _unavailable("written", error) from error
+
+
+def _unavailable(done: str, error: Exception) -> HailuoUnavailableException:
+    said = errors.excerpt(f"{type(error).__name__}: {error}").rstrip(" .")
+    return HailuoUnavailableException(
+        f"The task state store could not be {done}: {said}. Without it nothing is submitted, lest it be paid twice. "
+        "Once it answers, a retry goes on, and so does clearing the task"
+    )
