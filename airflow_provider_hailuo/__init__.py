@@ -22,7 +22,15 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.hooks.hailuo"]}],
-        "operators": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.operators.hailuo"]}],
+        "operators": [
+            {
+                "integration-name": "Hailuo",
+                "python-modules": [
+                    "airflow_provider_hailuo.operators.hailuo",
+                    "airflow_provider_hailuo.operators.batch",
+                ],
+            }
+        ],
         "sensors": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.sensors.hailuo"]}],
         "transfers": [
             {
@@ -31,7 +39,18 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": "airflow_provider_hailuo.transfers.hailuo_to_object_storage",
             }
         ],
-        "triggers": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.triggers.hailuo"]}],
+        "triggers": [
+            {
+                "integration-name": "Hailuo",
+                "python-modules": [
+                    "airflow_provider_hailuo.triggers.hailuo",
+                    "airflow_provider_hailuo.triggers.batch",
+                ],
+            }
+        ],
+        "task-decorators": [
+            {"name": "hailuo", "class-name": "airflow_provider_hailuo.decorators.hailuo.hailuo_task"},
+        ],
         "extra-links": ["airflow_provider_hailuo.links.hailuo.HailuoVideoLink"],
         "connection-types": [
             {

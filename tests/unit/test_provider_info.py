@@ -40,6 +40,7 @@ def test_every_module_and_class_that_it_names_is_there(info: dict):
     ]
     modules += [transfer["python-module"] for transfer in info["transfers"]]
     classes = [connection["hook-class-name"] for connection in info["connection-types"]]
+    classes += [decorator["class-name"] for decorator in info["task-decorators"]]
 
     for module in modules:
         importlib.import_module(module)
