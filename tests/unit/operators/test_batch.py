@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import pytest
 
 from airflow_provider_hailuo import storage
@@ -25,7 +26,7 @@ from airflow_provider_hailuo.exceptions import (
 )
 from airflow_provider_hailuo.operators import batch
 from airflow_provider_hailuo.operators.batch import STATE_KEY, Begun, HailuoGenerateBatchOperator
-from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.sandbox import Sandbox, files
 from airflow_provider_hailuo.triggers import batch as triggers
 from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger
 from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS
@@ -107,8 +108,8 @@ def task(requests: Any, **arguments: Any) -> HailuoGenerateBatchOperator:
 
 
 def prompts(sandbox: Sandbox) -> list[str]:
-    """Return what was rendered, in the order of submission."""
-    return [job["input"]["prompt"] for job in reversed(sandbox.jobs())]
+    """Return what was rendered, in alphabetical order."""
+    return sorted(job["input"]["prompt"] for job in sandbox.jobs())
 
 
 def test_the_results_come_in_the_order_of_the_items(sandbox: Sandbox):
@@ -175,7 +176,7 @@ def test_items_are_prompts_or_fields_and_the_operators_are_defaults(sandbox: San
 
     worker.run(task(requests, **DEFAULTS))
 
-    first, second = reversed(sandbox.jobs())
+    first, second = sorted(sandbox.jobs(), key=lambda job: job["input"]["prompt"])
     assert (first["input"]["prompt"], first["model"], first["creditCost"]) == ("a", "hailuo-2.3", 10)
     assert (second["input"]["prompt"], second["model"], second["creditCost"]) == ("b", "hailuo-02", 8)
 
@@ -389,7 +390,13 @@ def test_a_retry_renders_only_what_has_failed(sandbox: Sandbox, store: bool):
         assert worker.xcoms["summary"] == {"items": 3, "completed": 2, "failed": 1, "refused": 0, "credits": 10}
 
     assert (jobs(sandbox), charged(sandbox)) == (5, 10)
-    for part in ("item 1: ", "content policy", "3 items, 2 completed", *(job["id"] for job in sandbox.jobs()[-3:-2])):
+    newest = next(job["id"] for job in sandbox.jobs() if job["status"] == "FAILED")
+    for part in (
+        f"item 1: The render ended as FAILED: content policy. Its credits were refunded (job {newest})",
+        "3 items, 2 completed, 1 failed",
+        "Videos that are there: jobs ",
+        "A retry makes what is missing",
+    ):
         assert part in str(raised.value)
 
 
@@ -412,7 +419,7 @@ def test_an_item_that_upstream_changed_is_a_new_one_and_the_others_are_not(sandb
 
     worker.run(task(["a", "another", "c"]))
 
-    assert sorted(prompts(sandbox)) == sorted([*MIXED, "another"])
+    assert prompts(sandbox) == sorted([*MIXED, "another"])
 
 
 def test_the_same_prompt_twice_is_two_videos(sandbox: Sandbox):
@@ -639,12 +646,26 @@ def test_an_item_that_was_refused_beside_one_that_a_retry_mends_is_retried(sandb
 # Stored
 
 
+@pytest.fixture
+def small_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sandbox make videos of one frame: to render a real one takes a second."""
+
+    def write(path: Path, job: Any) -> None:
+        with av.open(path, "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=24)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+            container.mux(stream.encode())
+
+    monkeypatch.setattr(files, "write_video", write)
+
+
 def lines(uri: str) -> list[dict[str, Any]]:
     text = Path(uri.removeprefix("file://")).read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_videos_are_stored_and_the_manifest_tells_all(sandbox: Sandbox, tmp_path: Path):
+def test_videos_are_stored_and_the_manifest_tells_all(sandbox: Sandbox, small_videos: None, tmp_path: Path):
     worker = Worker()
 
     uri = worker.run(task(["a", "[[fail: no]] b", "é"], on_item_failure="skip", destination=f"{tmp_path}/new/"))
@@ -661,7 +682,7 @@ def test_videos_are_stored_and_the_manifest_tells_all(sandbox: Sandbox, tmp_path
     assert len(list((tmp_path / "new").iterdir())) == 3
 
 
-def test_metadata_tells_the_prompt_as_far_as_it_is_known(sandbox: Sandbox, tmp_path: Path):
+def test_metadata_tells_the_prompt_as_far_as_it_is_known(sandbox: Sandbox, small_videos: None, tmp_path: Path):
     worker = Worker()
     uri = worker.run(task(["a", {"prompt": "b", "duration": 10}], destination=f"{tmp_path}/", metadata=True))
 
@@ -680,7 +701,7 @@ def test_metadata_tells_the_prompt_as_far_as_it_is_known(sandbox: Sandbox, tmp_p
 
 
 def test_what_could_not_be_stored_is_stored_by_a_retry_which_fetches_nothing_twice(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, small_videos: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     worker = Worker()
     real, full = storage._put, []
@@ -711,7 +732,7 @@ def test_what_could_not_be_stored_is_stored_by_a_retry_which_fetches_nothing_twi
 
 @pytest.mark.parametrize("what", ["mp4", "jsonl"])
 def test_a_storage_that_is_away_is_not_asked_for_each_video_and_a_retry_stores_them(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    sandbox: Sandbox, small_videos: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ):
     worker = Worker()
     real, asked = storage._put, []
@@ -735,7 +756,9 @@ def test_a_storage_that_is_away_is_not_asked_for_each_video_and_a_retry_stores_t
     assert jobs(sandbox) == 30
 
 
-def test_a_destination_that_will_not_do_is_told_before_anything_is_paid(sandbox: Sandbox, tmp_path: Path):
+def test_a_destination_that_will_not_do_is_told_before_anything_is_paid(
+    sandbox: Sandbox, small_videos: None, tmp_path: Path
+):
     (tmp_path / "file").write_text("no directory")
 
     with pytest.raises(AirflowFailException, match="cannot be made"):
@@ -744,7 +767,7 @@ def test_a_destination_that_will_not_do_is_told_before_anything_is_paid(sandbox:
     assert jobs(sandbox) == 0
 
 
-def test_two_runs_and_two_instances_have_manifests_of_their_own(sandbox: Sandbox, tmp_path: Path):
+def test_two_runs_and_two_instances_have_manifests_of_their_own(sandbox: Sandbox, small_videos: None, tmp_path: Path):
     uris = [Worker(map_index=map_index).run(task(["a"], destination=f"{tmp_path}/")) for map_index in (-1, 0, 1)]
 
     assert len(set(uris)) == 3
