@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow import __version__ as _version
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskSuccessEvent, TriggerEvent
@@ -132,15 +133,25 @@ def collect_lineage(hook: BaseHook, source: str, target: str) -> None:
 def object_storage_path(url: str, conn_id: str | None) -> ObjectStoragePath:
     """Return the path of a file or directory in whatever storage Airflow knows.
 
-    :param url: Its URL, or an absolute local path.
-    :param conn_id: The Airflow connection of the storage; None for what the environment says.
+    :param url: Its URL; the id of a connection may stand before an `@` in it.
+    :param conn_id: The Airflow connection of the storage; None for that of the URL, or what the environment says.
+    :raises AirflowNotFoundException: There is no such connection.
+    :raises ValueError: There is no file system for it, or (ImportError) a package of it is missing.
     """
     # Not while this module is imported: it takes half a second to load, and few tasks need it.
     if TYPE_CHECKING or AIRFLOW >= (3, 0):
         from airflow.sdk import ObjectStoragePath  # noqa: PLC0415
     else:
         from airflow.io.path import ObjectStoragePath  # noqa: PLC0415
-    return ObjectStoragePath(url, conn_id=conn_id)
+    # Which of two connections counts, and whether that of the URL does, differs between releases.
+    parts = urlsplit(url)
+    named, _, place = parts.netloc.rpartition("@")
+    conn_id = conn_id or named or None
+    if conn_id is None:
+        return ObjectStoragePath(url)
+    # Without it the file system of S3 goes on with whatever credentials the machine has.
+    BaseHook.get_connection(conn_id)
+    return ObjectStoragePath(parts._replace(netloc=place).geturl(), conn_id=conn_id)
 
 
 async def get_async_connection(conn_id: str) -> Connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_hailuo.apiframe.errors import excerpt
 from airflow_provider_hailuo.compat import Asset, AssetAlias, BaseHook, Context, collect_lineage
@@ -31,11 +31,11 @@ def report(context: Context, outlets: Iterable[Any], facts: Mapping[str, Any], h
     try:
         for outlet in outlets:
             if isinstance(outlet, AssetAlias) and stored:
-                context["outlet_events"][outlet].add(Asset(stored["uri"]), extra=extra)
+                context["outlet_events"][outlet].add(Asset(_ascii(stored["uri"])), extra=extra)
             elif isinstance(outlet, Asset):
                 context["outlet_events"][outlet].extra.update(extra)
         if stored:
-            collect_lineage(hook, _without_secrets(facts["url"]), stored["uri"])
+            collect_lineage(hook, _ascii(_without_secrets(facts["url"])), _ascii(stored["uri"]))
     except Exception as error:
         problem = f"Airflow could not be told of the video: {excerpt(repr(error))}"
         raise StorageError(problem, job_id=facts["id"]) from error
@@ -66,6 +66,11 @@ def openlineage_facets(facts: Mapping[str, Any] | None, api_url: str) -> Operato
             "externalQuery": external_query_run.ExternalQueryRunFacet(externalQueryId=facts["id"], source=api_url)
         },
     )
+
+
+def _ascii(uri: str) -> str:
+    """Percent-encode what is not ASCII: Airflow before 3.1 takes no asset of such a URI."""
+    return quote(uri, safe=":/?#[]@!$&'()*+,;=%~ ")
 
 
 def _without_secrets(url: str) -> str:

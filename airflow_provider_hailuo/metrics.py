@@ -40,9 +40,10 @@ def completed(job: Mapping[str, Any], tags: Tags, *, in_triggerer: bool = False)
     :param in_triggerer: as of `count`.
     """
     count(COMPLETED, tags, in_triggerer=in_triggerer)
-    count(CREDITS, tags, job["credits"] or 0, in_triggerer=in_triggerer)
-    if job["created"] and job["completed"]:
-        duration = datetime.fromisoformat(job["completed"]) - datetime.fromisoformat(job["created"])
+    count(CREDITS, tags, job.get("credits") or 0, in_triggerer=in_triggerer)
+    begun, ended = job.get("created"), job.get("completed")
+    if begun and ended:
+        duration = datetime.fromisoformat(ended) - datetime.fromisoformat(begun)
         with suppress(Exception):
             stats(in_triggerer=in_triggerer).timing(RENDER_DURATION, duration, tags=_known(tags))
 

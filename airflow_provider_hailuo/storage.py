@@ -32,7 +32,7 @@ _LOCAL: Final = frozenset({"", "file", "local"})
 
 # An object of these is there when all of it is; elsewhere a name appears with its first byte.
 _OBJECT_STORES: Final[Mapping[str, Callable[[str], dict[str, Any]]]] = {
-    **dict.fromkeys(("s3", "s3a"), lambda kind: {"ContentType": kind}),
+    **dict.fromkeys(("s3", "s3a", "s3n"), lambda kind: {"ContentType": kind}),
     **dict.fromkeys(("gs", "gcs"), lambda kind: {"content_type": kind}),
     **dict.fromkeys(("abfs", "abfss", "adl"), lambda _: {"overwrite": True}),
 }

@@ -60,6 +60,15 @@ def test_of_a_video_that_is_not_stored_only_assets_are_told(collector: Any):
     assert collected(collector) == ([], [])
 
 
+def test_an_alias_gets_an_asset_whatever_letters_the_uri_has(collector: Any):
+    alias, added = AssetAlias("new videos"), []
+    events = {alias: SimpleNamespace(add=lambda asset, extra: added.append((asset.uri, extra["uri"])))}
+
+    report({"outlet_events": events}, [alias], {**STORED, "uri": "s3://bucket/лодка.mp4"}, HailuoHook())
+
+    assert added == [("s3://bucket/%D0%BB%D0%BE%D0%B4%D0%BA%D0%B0.mp4", "s3://bucket/лодка.mp4")]
+
+
 def test_whatever_is_refused_names_the_job(collector: Any):
     with pytest.raises(StorageError) as raised:
         report({"outlet_events": {}}, [Asset("videos")], STORED, HailuoHook())

@@ -244,3 +244,25 @@ def test_a_connection_that_is_not_there_may_come(tmp_path: Path):
         Destination("memory://videos/", conn_id="nowhere").check()
 
     assert raised.value.transient
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize(
+    ("url", "conn_id"),
+    [
+        ("memory://videos/boat.mp4", "store"),
+        ("memory://store@videos/boat.mp4", None),
+        ("memory://x@videos/boat.mp4", "store"),
+    ],
+)
+def test_the_connection_stands_in_the_url_or_beside_it_and_not_in_the_uri(
+    video: Video, monkeypatch: pytest.MonkeyPatch, url: str, conn_id: str | None
+):
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps({"conn_type": "generic"}))
+
+    assert video.store(url, conn_id=conn_id).uri == "memory://videos/boat.mp4"
+
+
+def test_a_connection_of_the_url_that_is_not_there_is_missed():
+    with pytest.raises(StorageError):
+        Destination("memory://nowhere@videos/").check()
