@@ -1,7 +1,8 @@
 """Tests with each supported Airflow, of the sources and of the wheel, and the environments that they run in.
 
 `constraints/airflow-X.txt` is a complete, hashed environment for development with Airflow X: what this project, its
-extra `sandbox` and its dependency group `dev` need, in the versions of the time of that Airflow.
+extra `sandbox` and its dependency group `dev` need, in the versions of the time of that Airflow; for the oldest and
+the newest minor also what the group `integrations` needs: S3, SQL, OpenLineage, statsd.
 `constraints/lowest.txt` is one with the oldest Airflow, and the lowest versions that `pyproject.toml` allows.
 `constraints/bench.txt` is the one of Airflow 3.3 with what the dependency group `bench` needs.
 `constraints/published/` has what Airflow itself published as its constraints, as far as this project is concerned.
@@ -54,6 +55,9 @@ AIRFLOW = {
     "3.2": Release("3.2.2", until="2026-06-12"),
     "3.3": Release("3.3.2", until="2026-11-15"),
 }
+
+INTEGRATIONS = ("2.11", "3.3")
+"""The Airflows that are tested together with S3, SQL, OpenLineage and statsd, not with fakes of them alone."""
 
 LOWEST = Release("2.11.0", until="2026-03-28", python="3.10")
 """The oldest Airflow and the oldest Python that there are tests with."""
@@ -167,7 +171,8 @@ def lock(session: nox.Session) -> None:
         )
 
     for name, release in AIRFLOW.items():
-        resolve(constraints(name), release, "--group=dev")
+        groups = ["dev", "integrations"] if name in INTEGRATIONS else ["dev"]
+        resolve(constraints(name), release, *(f"--group={group}" for group in groups))
     resolve(BENCH, AIRFLOW["3.3"], "--group=dev", "--group=bench")
     # The tools are not meant: only what a user's environment may have.
     allowed = str(temporary / "lowest.txt")

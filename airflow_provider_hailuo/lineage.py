@@ -41,7 +41,7 @@ def report(context: Context, outlets: Iterable[Any], facts: Mapping[str, Any], h
         raise StorageError(problem, job_id=facts["id"]) from error
 
 
-def openlineage_facets(facts: Mapping[str, Any] | None, api_url: str) -> OperatorLineage | None:
+def openlineage_facets(facts: Mapping[str, Any] | None, api_url: str) -> OperatorLineage[Any, Any] | None:
     """Return what OpenLineage is to know of a task: the job, and from where its video went where.
 
     :param facts: the XCom `job`; None if there is no video.

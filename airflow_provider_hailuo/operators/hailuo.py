@@ -583,7 +583,7 @@ class HailuoGenerateOperator(BaseOperator):
         conn_id = submission.conn_id if submission else self._conn_id
         return {"model": model, "conn_id": conn_id, "dag_id": ti.dag_id}
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:  # noqa: ARG002
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Return what OpenLineage is to know: the job, and where its video was stored; None without a stored one."""
         return openlineage_facets(*self._lineage)
 

@@ -101,6 +101,6 @@ class HailuoToObjectStorageOperator(BaseOperator):
         self._lineage = facts, settings.base_url
         return stored.uri
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage | None:  # noqa: ARG002
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
         """Return what OpenLineage is to know: the job, and where its video was stored."""
         return openlineage_facets(*self._lineage)
