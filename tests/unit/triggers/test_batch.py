@@ -244,6 +244,23 @@ def test_a_retry_submits_only_what_is_missing_and_renders_what_has_failed_once_m
         studio.ends = dict.fromkeys(studio.ends, -1)  # each scenario has a clock of its own
 
 
+@pytest.mark.parametrize("dies_after", [1, 100, 181, 190, 300])
+def test_a_triggerer_that_dies_during_a_retry_renders_nothing_twice(studio: Studio, dies_after: float):
+    items = ["a", "fails"]
+
+    async def scenario() -> None:
+        await event_of(trigger(items))
+        second = asyncio.ensure_future(event_of(trigger(items, tries=2)))
+        await asyncio.sleep(dies_after)
+        second.cancel()
+        await asyncio.wait([second])
+        await event_of(trigger(items, tries=2))
+
+    in_virtual_time(scenario())
+
+    assert studio.made == {"a": 1, "fails": 2}
+
+
 def test_a_retry_asks_once_for_what_is_completed(studio: Studio):
     run(trigger(numbered(100)))
     studio.ends = dict.fromkeys(studio.ends, -1)
@@ -341,9 +358,12 @@ def test_a_refusal_that_lasts_ends_the_submissions_but_not_the_wait_for_what_run
 
 
 def test_a_refusal_that_passes_ends_nothing(studio: Studio):
-    studio.submitting = lambda _: refusal(401) if 100 < asyncio.get_running_loop().time() < 220 else None
+    spells = [(170, 220), (390, 440)]
+    studio.submitting = lambda _: (
+        refusal(401) if any(begin < asyncio.get_running_loop().time() < end for begin, end in spells) else None
+    )
 
-    assert errors_of(run(trigger(numbered(60)))) == [None] * 60
+    assert errors_of(run(trigger(numbered(100)))) == [None] * 100
 
 
 def test_a_key_that_is_replaced_is_looked_up_anew(studio: Studio):
@@ -466,14 +486,20 @@ def test_what_concerns_many_is_told_once_in_the_event(studio: Studio):
 
 
 def test_a_failure_that_nobody_thought_of_leaves_nothing_running(studio: Studio, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
     def odd(*_: object) -> str:
-        raise RuntimeError("odd")
+        calls.append(1)
+        if len(calls) == 25:
+            raise RuntimeError("odd")
+        return f"key {len(calls)}"
 
     async def scenario() -> None:
         with monkeypatch.context() as patch:
             patch.setattr(batch, "derive_key", odd)
             with pytest.raises(RuntimeError, match="odd"):
                 await event_of(trigger(numbered(50)))
+        assert now() - EPOCH < 200
         assert studio.open_clients == 0
 
     in_virtual_time(scenario())
