@@ -107,7 +107,10 @@ class Destination:
             path = self._path("job")
             if path.protocol in _LOCAL:
                 _check_directory(self.url, Path(path.path).parent)
-            there = path.fs.exists(path.path)
+            elif path.protocol in _OBJECT_STORES:
+                _check_bucket(self.url, path)
+            # Who may write and not look can do with `overwrite` alone.
+            there = self.if_exists != "overwrite" and path.fs.exists(path.path)
         if there and self.if_exists == "fail" and not self.url.endswith("/"):
             problem = "lies there already, and if_exists is 'fail': take another name, or move it"
             raise errors.InvalidInputError.of(("destination", self.url, problem))
@@ -244,6 +247,16 @@ def _check_directory(url: str, directory: Path) -> None:
         problem = f"cannot be made: {error.strerror}"
     if problem:
         raise errors.InvalidInputError.of(("destination", url, f"the directory {directory} {problem}"))
+
+
+def _check_bucket(url: str, path: ObjectStoragePath) -> None:
+    bucket = path.path.lstrip("/").partition("/")[0]
+    try:
+        path.fs.info(bucket)
+    except FileNotFoundError:
+        raise errors.InvalidInputError.of(("destination", url, f"there is no bucket {bucket!r}: make it")) from None
+    except PermissionError:
+        pass  # it may be there all the same
 
 
 def _sibling(path: ObjectStoragePath, suffix: str) -> ObjectStoragePath:
