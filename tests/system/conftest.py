@@ -32,6 +32,11 @@ SCENARIOS = (
     "wrong_key",
     "missing_connection",
     "nested",
+    "decorated_text",
+    "decorated_fields",
+    "decorated_mapped",
+    "decorated_retried",
+    "decorated_nothing",
 )
 
 

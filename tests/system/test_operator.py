@@ -181,9 +181,11 @@ def test_each_video_is_paid_once(runs: Runs, sandbox: Sandbox):
         runs.ended(scenario)
     jobs = jobs_about(sandbox, "")
 
-    # success, upstream_prompt, on_the_worker, 3 mapped, 2 nested, failed once and twice, 2 stalled, 1 late
-    assert len(jobs) == 14
-    assert sandbox.stats()["creditsCharged"] == sum(job["creditCost"] for job in jobs) == 8 + 7 * 5 + 0 + 3 * 5
+    # success, upstream_prompt, on_the_worker, 3 mapped, 2 nested, failed once and twice, 2 stalled, 1 late, and
+    # those of functions: text, fields, 2 mapped and 1 beside them, 1 late
+    assert len(jobs) == 14 + 6
+    paid = (8 + 7 * 5 + 0 + 3 * 5) + (5 + 8 + 2 * 5 + 10 + 5)
+    assert sandbox.stats()["creditsCharged"] == sum(job["creditCost"] for job in jobs) == paid
 
 
 def test_clearing_a_task_asks_for_a_new_video(runs: Runs, sandbox: Sandbox):
