@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -151,24 +150,6 @@ def test_refilling_never_exceeds_what_may_be_in_flight_and_makes_use_of_it(studi
 
     assert studio.most == most
     assert seconds < 60 / most * (180 + 6) + 10
-
-
-def test_ten_thousand_videos_do_not_block_the_event_loop(studio: Studio):
-    studio.seconds = 1e9
-    longest = 0.0
-
-    async def scenario() -> None:
-        nonlocal longest
-        waiting = asyncio.ensure_future(event_of(trigger(numbered(10_000), seconds=100)))
-        last = time.perf_counter()
-        while not waiting.done():
-            await asyncio.sleep(0.01)
-            took, last = time.perf_counter() - last, time.perf_counter()
-            longest = max(longest, took)
-        await waiting
-
-    in_virtual_time(scenario())
-    assert longest < 0.5
 
 
 def test_one_look_at_the_connection_serves_all(studio: Studio):
