@@ -165,6 +165,16 @@ def _place(ti: TaskInstance) -> dict[str, Any]:
     return {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index(ti)}
 
 
+def tries_left(ti: Any) -> bool:
+    """Tell whether Airflow is going to retry the task of `ti` if this try fails."""
+    return bool(ti.try_number <= (ti.max_tries or 0))
+
+
+def is_nested(task: Any, ti: Any) -> bool:
+    """Tell whether another task's code calls `task`: the record would be its, and nobody could resume."""
+    return getattr(ti, "task", task) is not task
+
+
 def map_index(ti: TaskInstance) -> int:
     """Return the map index of `ti`, -1 if it is not mapped."""
     return -1 if ti.map_index is None else ti.map_index

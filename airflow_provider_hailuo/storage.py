@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.download import download, is_same_video
+from airflow_provider_hailuo.apiframe.models import is_nothing
 from airflow_provider_hailuo.apiframe.mp4 import check_mp4
 from airflow_provider_hailuo.compat import AirflowNotFoundException, object_storage_path
 
@@ -93,6 +94,15 @@ class Destination:
         if problems:
             raise errors.InvalidInputError.of(*problems)
 
+    @classmethod
+    def of(cls, task: Any, url: Any) -> Destination:
+        """Return what the parameters of a task say of storing at `url`: `destination_conn_id`, `if_exists` and so on.
+
+        :raises InvalidInputError: one of them will not do.
+        """
+        conn_id = None if is_nothing(task.destination_conn_id) else task.destination_conn_id
+        return cls(url, conn_id, task.if_exists, metadata=task.metadata, poster=task.poster)
+
     def check(self) -> None:
         """Find out whether a video could be put there, before it is rendered and paid for.
 
@@ -129,8 +139,6 @@ class Destination:
         log, job_id = logging.getLogger(__name__), str(facts["id"])
         with self._explained(job_id):
             path = self._path(job_id)
-            if path.protocol in _LOCAL:
-                Path(path.path).parent.mkdir(parents=True, exist_ok=True)
             found = None if self.if_exists == "overwrite" else self._found(path, facts, allow_local=allow_local)
             if found is not None:
                 log.info("Job %s: its video lies at %s already", job_id, found.uri)
@@ -159,8 +167,6 @@ class Destination:
         """
         with self._explained(None), tempfile.TemporaryDirectory(prefix="hailuo-") as directory:
             path = self._path("")
-            if path.protocol in _LOCAL:
-                Path(path.path).parent.mkdir(parents=True, exist_ok=True)
             local = Path(directory, "text")
             local.write_text(text, encoding="utf-8")
             _put(path, local, content_type, "text")
@@ -269,6 +275,8 @@ def _put(path: ObjectStoragePath, local: Path, content_type: str, job_id: str) -
     if path.protocol in _OBJECT_STORES:
         fs.put_file(str(local), remote, **_OBJECT_STORES[path.protocol](content_type))
         return
+    if path.protocol in _LOCAL:
+        Path(remote).parent.mkdir(parents=True, exist_ok=True)
     # The same name at each try: a retry clears away what a killed one has left.
     part = path.with_name(f".{path.name}.{job_id}.part").path
     try:

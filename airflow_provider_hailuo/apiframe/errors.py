@@ -69,6 +69,11 @@ class ApiframeError(Exception):
         return f"{self.message} ({known})" if known else self.message
 
 
+def name_of(error: ApiframeError) -> str:
+    """Return which class of this module an error is of; what derives from one elsewhere counts as that one."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
+
+
 class InvalidInputError(ApiframeError, ValueError):
     """Input was refused here, before anything was sent or paid. The message names field, value and remedy."""
 

@@ -82,14 +82,14 @@ class _HailuoDecoratedOperator(HailuoGenerateOperator, DecoratedOperator):
         # With those that the API does not take, which are refused by their name.
         return {**super()._request_fields(), **(self._returned or {})}
 
-    def _wanted(self) -> tuple[VideoRequest, str | None]:
+    def _wanted(self, contents: Mapping[str, str] | None = None) -> tuple[VideoRequest, str | None]:
         if not isinstance(self._returned, dict):
             name = getattr(self.python_callable, "__name__", "function")
             fields = ", ".join(VideoRequest.model_fields)
             raise errors.InvalidInputError.of(
                 (f"{name}()", self._returned, f"must return a prompt, a text, or a dictionary of {fields}")
             )
-        return super()._wanted()
+        return super()._wanted(contents)
 
     def _begun(self, ti: Any, submissions: SubmissionRecord, client: Client, n: int, salt: str | None) -> Submission:
         if self._returned is None:

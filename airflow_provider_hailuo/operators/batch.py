@@ -262,7 +262,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         """Check all items, submit them, wait in the triggerer (or here), return what became of them."""
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
-        nested = self._is_nested(ti)
+        nested = record.is_nested(self, ti)
         store = None if nested else context.get("task_state_store")
         begun = _load(store)
         if begun is not None and not begun.delivered and record.was_delivered(ti):
@@ -318,10 +318,6 @@ class HailuoGenerateBatchOperator(BaseOperator):
         if items is None or fingerprint(pack(items)) != event["items"]:
             items = None  # they render to something else by now: then nothing is said of them
         return self._finish(context, context.get("task_state_store"), outcomes_of(event), items)
-
-    def _is_nested(self, ti: Any) -> bool:
-        """Tell whether another task's code calls this one's: the record would be its, and nobody could resume."""
-        return getattr(ti, "task", self) is not self
 
     def _begin(self, ti: Any, begun: Begun | None, *, kept: bool) -> tuple[Begun, bool]:
         """Return what this try begins with, and whether an earlier one may have paid for a part of it."""
@@ -535,7 +531,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 "makes only what is missing" if kept or not some_paid else "makes all videos anew, and pays for all"
             )
             return f"No retry mends that: correct it, or set on_item_failure='skip'. Clearing the task {does}"
-        tries_left = ti.try_number <= (ti.max_tries or 0)
+        tries_left = record.tries_left(ti)
         if tries_left or kept or not some_paid:
             return (
                 f"{'A retry' if tries_left else 'Clearing the task'} makes what is missing and pays for nothing twice"
@@ -555,7 +551,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
             situation = Situation(
                 hook.hailuo_conn_id,
                 in_doubt=going_on,
-                tries_left=ti.try_number <= (ti.max_tries or 0),
+                tries_left=record.tries_left(ti),
                 kept=kept,
                 retried=ti.try_number > 1,
             )
@@ -565,8 +561,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         return None if is_nothing(self.destination) else self._directory(self.destination)
 
     def _directory(self, url: Any) -> Destination:
-        conn_id = None if is_nothing(self.destination_conn_id) else self.destination_conn_id
-        destination = Destination(url, conn_id, self.if_exists, metadata=self.metadata, poster=self.poster)
+        destination = Destination.of(self, url)
         if not url.endswith("/"):
             raise errors.InvalidInputError.of(("destination", url, "must be a directory, so end with '/'"))
         return destination

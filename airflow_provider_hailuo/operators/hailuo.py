@@ -302,7 +302,7 @@ class HailuoGenerateOperator(BaseOperator):
         `left` are the XComs that a trigger has left; None if no trigger was there before.
         """
         ti = context["ti"]
-        nested = self._is_nested(ti)
+        nested = record.is_nested(self, ti)
         submissions = self._record(context)
         visits = self._visits_of_this_try(ti)
         # What a trigger began, the store does not tell, and perhaps its XComs do not either.
@@ -342,14 +342,10 @@ class HailuoGenerateOperator(BaseOperator):
             self.log.info("worker_visits=%d cannot be had with %s: it is %d", self.worker_visits, blocker, visits)
         return visits
 
-    def _is_nested(self, ti: Any) -> bool:
-        """Tell whether another task's code calls this one's: the record would be its, and nobody could resume."""
-        return getattr(ti, "task", self) is not self
-
     def _record(self, context: Context) -> SubmissionRecord:
         # Each upload of a picture has a URL of its own, and so a body that the API takes for another request.
         uploads = any(pictures.is_elsewhere(getattr(self, name)) for name in pictures.FIELDS)
-        return SubmissionRecord(context, kept=not self._is_nested(context["ti"]), needed=uploads)
+        return SubmissionRecord(context, kept=not record.is_nested(self, context["ti"]), needed=uploads)
 
     @property
     def _conn_id(self) -> str:
@@ -358,13 +354,15 @@ class HailuoGenerateOperator(BaseOperator):
     def _request_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _REQUEST_FIELDS}
 
-    def _wanted(self) -> tuple[VideoRequest, str | None]:
+    def _wanted(self, contents: Mapping[str, str] | None = None) -> tuple[VideoRequest, str | None]:
         """Return the request and the task's own key, as its templates render now.
 
-        Pictures that are elsewhere it names by their content.
+        Pictures that are elsewhere it names by their content: `contents` by field, or what lies there now.
         """
-        found = {name: pictures.content_url(name, *place) for name, place in self._pictures().items()}
-        return VideoRequest(**{**self._request_fields(), **found}), calls.check_idempotency_key(self.idempotency_key)
+        if contents is None:
+            contents = {name: pictures.content_url(name, *place) for name, place in self._pictures().items()}
+        fields = {**self._request_fields(), **contents}
+        return VideoRequest(**fields), calls.check_idempotency_key(self.idempotency_key)
 
     def _pictures(self) -> dict[str, tuple[str, str | None]]:
         """Return where the pictures lie that have to be uploaded, and their connection, by field."""
@@ -459,7 +457,9 @@ class HailuoGenerateOperator(BaseOperator):
 
     def _begun(self, ti: Any, submissions: SubmissionRecord, client: Client, n: int, salt: str | None) -> Submission:
         """Return a new submission, written down; `salt` makes its key one that nothing else can have."""
-        request, own_key = self._wanted()
+        uploads = {name: pictures.upload(client, name, *place) for name, place in self._pictures().items()}
+        # What was uploaded, should a picture be replaced meanwhile.
+        request, own_key = self._wanted({name: content for name, (content, _) in uploads.items()})
         # What would be of no use, or too dear, is not paid for; what may be paid already is not given up for that.
         may_be_paid = not submissions.kept and ti.try_number > 1
         destination = self._destination()
@@ -469,12 +469,13 @@ class HailuoGenerateOperator(BaseOperator):
             team = None if may_be_paid else client.send(calls.get_account()).team
             check_budget([request], self.max_credits, team.credits if team else None)
         more = [salt or ti.max_tries or 0]
-        if self._is_nested(ti):
+        if record.is_nested(self, ti):
             more.append(self.task_id)
         key = own_key or record.task_key(ti, self._conn_id, client.settings, request, *more)
-        uploads = dict(pictures.upload(client, name, *place) for name, place in self._pictures().items())
         submission = Submission(
-            *(nth_key(key, n), request.to_wire(), self._conn_id, ti.max_tries or 0, own_key), nth=n, uploads=uploads
+            *(nth_key(key, n), request.to_wire(), self._conn_id, ti.max_tries or 0, own_key),
+            nth=n,
+            uploads=dict(uploads.values()),
         )
         submissions.begin(submission)
         return submission
@@ -572,7 +573,7 @@ class HailuoGenerateOperator(BaseOperator):
             ti.xcom_push(key=record.JOB, value=facts)
             self._lineage = facts, settings.base_url
             metrics.count(metrics.BYTES_STORED, self._tags(ti, submission), stored.bytes)
-        report(context, () if self._is_nested(ti) else self.outlets, facts, hook)
+        report(context, () if record.is_nested(self, ti) else self.outlets, facts, hook)
         metrics.completed(facts, self._tags(ti, submission))
         self._handed_on(ti, submissions, submission)
         return url
@@ -591,8 +592,7 @@ class HailuoGenerateOperator(BaseOperator):
         return None if is_nothing(self.destination) else self._destination_at(self.destination)
 
     def _destination_at(self, url: Any) -> Destination:
-        conn_id = None if is_nothing(self.destination_conn_id) else self.destination_conn_id
-        return Destination(url, conn_id, self.if_exists, metadata=self.metadata, poster=self.poster)
+        return Destination.of(self, url)
 
     def _handed_on(self, ti: Any, submissions: SubmissionRecord, submission: Submission) -> None:
         # Airflow may still fail to keep the URL. If it can, the next try is better told by Airflow that it did.
@@ -616,7 +616,7 @@ class HailuoGenerateOperator(BaseOperator):
                 in_doubt=error.in_doubt
                 or submissions.in_doubt
                 or (unknown and not submissions.found and ti.try_number > 1),
-                tries_left=ti.try_number <= (ti.max_tries or 0),
+                tries_left=record.tries_left(ti),
                 kept=submissions.keeps or (current is not None and current.own_key is not None),
                 retried=ti.try_number > 1,
             )

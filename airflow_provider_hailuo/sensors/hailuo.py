@@ -136,7 +136,7 @@ class HailuoJobSensor(BaseSensorOperator):
             situation = Situation(
                 conn_id=HailuoHook(self.hailuo_conn_id).hailuo_conn_id,
                 job_id=error.job_id,
-                tries_left=ti.try_number <= (ti.max_tries or 0),
+                tries_left=record.tries_left(ti),
                 watches=True,
             )
             raise explained(error, situation) from None

@@ -77,10 +77,7 @@ class HailuoToObjectStorageOperator(BaseOperator):
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
         try:
-            conn_id = None if is_nothing(self.destination_conn_id) else self.destination_conn_id
-            destination = Destination(
-                self.destination, conn_id, self.if_exists, metadata=self.metadata, poster=self.poster
-            )
+            destination = Destination.of(self, self.destination)
             if is_nothing(self.job_id) or is_http_url(str(self.job_id)):
                 problem = "must be the id of a job, as the XCom 'job_id' tells it"
                 raise errors.InvalidInputError.of(("job_id", self.job_id, problem))
@@ -96,8 +93,8 @@ class HailuoToObjectStorageOperator(BaseOperator):
             metrics.count(metrics.BYTES_STORED, tags, stored.bytes)
             report(context, self.outlets, facts, hook)
         except errors.ApiframeError as error:
-            tries_left = ti.try_number <= (ti.max_tries or 0)
-            raise explained(error, Situation(hook.hailuo_conn_id, tries_left=tries_left, watches=True)) from None
+            situation = Situation(hook.hailuo_conn_id, tries_left=record.tries_left(ti), watches=True)
+            raise explained(error, situation) from None
         self._lineage = facts, settings.base_url
         return stored.uri
 

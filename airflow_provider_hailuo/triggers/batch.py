@@ -71,10 +71,8 @@ def _told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for index, outcome in enumerate(outcomes):
         if (error := outcome.error) is None:
             continue
-        # What derives from an error of the API, for Airflow's sake, comes back as that error.
-        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         facts = {
-            "error": kind,
+            "error": errors.name_of(error),
             "message": errors.excerpt(error.message),
             **{name: getattr(error, name) for name in ("status", "from_api", "in_doubt")},
         }

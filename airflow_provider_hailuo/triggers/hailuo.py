@@ -294,10 +294,8 @@ async def _leave(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> bool:
 
 
 def _failure(error: errors.ApiframeError) -> dict[str, Any]:
-    # What derives from an error of the API, for Airflow's sake, comes back as that error.
-    known = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
     facts = {name: getattr(error, name) for name in ("message", "status", "request_id", "from_api", "in_doubt")}
-    return {"error": known.__name__, **facts}
+    return {"error": errors.name_of(error), **facts}
 
 
 def raise_unless_finished(event: Mapping[str, Any]) -> None:

@@ -143,6 +143,23 @@ def test_what_has_become_of_the_picture_does_not_matter_to_a_retry(
     assert len(asked(sandbox)) == 1
 
 
+def test_a_picture_that_is_replaced_while_the_task_begins_is_asked_for_as_it_was_uploaded(
+    sandbox: Sandbox, picture: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+):
+    upload = pictures.upload
+
+    def replaced(*arguments: Any) -> tuple[str, str]:
+        picture.write_bytes(JPEG)
+        return upload(*arguments)
+
+    monkeypatch.setattr(pictures, "upload", replaced)
+
+    run(operator(image=str(picture)))
+
+    (request,) = asked(sandbox)
+    assert request["hailuoParams"]["image"].startswith(f"{sandbox.base_url}/uploads/")
+
+
 def test_a_failed_render_is_rendered_anew_with_a_new_upload(sandbox: Sandbox, picture: Path, run: Callable[..., str]):
     task = operator(image=str(picture), prompt="[[fail: no capacity]]")
     for _ in range(2):
