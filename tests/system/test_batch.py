@@ -16,7 +16,7 @@ from tests.system.conftest import API_KEY, PATIENCE_SECONDS
 
 pytestmark = pytest.mark.system
 
-DAGS = ("batch", "batch_json", "batch_mapped")
+DAGS = ("many", "many_json", "many_mapped")
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def await_jobs(api: Sandbox, words: str, number: int) -> None:
 def test_what_upstream_tells_is_rendered_and_stored_and_the_manifest_handed_on(
     airflow: LocalAirflow, api: Sandbox, tmp_path: Path
 ):
-    run_id = airflow.trigger("batch", {"directory": str(tmp_path)})
+    run_id = airflow.trigger("many", {"directory": str(tmp_path)})
 
-    assert ended(airflow, "batch", run_id) == "success"
+    assert ended(airflow, "many", run_id) == "success"
 
-    seen = airflow.xcom("batch", run_id, "look")
+    seen = airflow.xcom("many", run_id, "look")
     summary = seen["summary"]
     manifest = summary.pop("manifest")
     assert seen["result"] == manifest
@@ -78,13 +78,13 @@ def test_what_upstream_tells_is_rendered_and_stored_and_the_manifest_handed_on(
     assert "content policy" in lines[2]["error"]
     for line in (lines[0], lines[1], lines[3]):
         assert Path(line["uri"].removeprefix("file://")).stat().st_size == line["bytes"]
-    assert "as DEFERRED" in airflow.log("batch", run_id, "videos")
-    assert API_KEY not in airflow.log("batch", run_id, "videos")
+    assert "as DEFERRED" in airflow.log("many", run_id, "videos")
+    assert API_KEY not in airflow.log("many", run_id, "videos")
 
 
 def test_a_triggerer_that_is_killed_pays_nothing_twice(airflow: LocalAirflow, api: Sandbox):
     prompts = [f"[[stall]] killed {n}" for n in range(6)]
-    run_id = airflow.trigger("batch_json", {"requests": prompts})
+    run_id = airflow.trigger("many_json", {"requests": prompts})
     await_jobs(api, "killed", 4)
 
     airflow.kill("triggerer")
@@ -92,45 +92,45 @@ def test_a_triggerer_that_is_killed_pays_nothing_twice(airflow: LocalAirflow, ap
     await_replays = api.stats()["idempotentReplays"] + 4
     while api.stats()["idempotentReplays"] < await_replays:
         time.sleep(0.1)
-    while airflow.state("batch_json", run_id) not in {"success", "failed"}:
+    while airflow.state("many_json", run_id) not in {"success", "failed"}:
         api.release("killed")
         time.sleep(0.5)
 
-    assert ended(airflow, "batch_json", run_id) == "success"
-    results = airflow.xcom("batch_json", run_id, "videos")
+    assert ended(airflow, "many_json", run_id) == "success"
+    results = airflow.xcom("many_json", run_id, "videos")
     assert made(api, "killed") == Counter(prompts)
     by_id = {job["id"]: job["input"]["prompt"] for job in api.jobs()}
     assert [by_id[result["job_id"]] for result in results] == prompts
-    assert airflow.tries("batch_json", run_id, "videos") == [("success", 1)]
+    assert airflow.tries("many_json", run_id, "videos") == [("success", 1)]
 
 
 def test_a_retry_and_a_clearing_make_only_what_is_missing(airflow: LocalAirflow, api: Sandbox):
     fails = "[[fail: content policy]] again"
-    run_id = airflow.trigger("batch_json", {"requests": ["again 1", fails, "again 2"]})
-    assert ended(airflow, "batch_json", run_id) == "failed"
-    assert airflow.tries("batch_json", run_id, "videos") == [("failed", 2)]
+    run_id = airflow.trigger("many_json", {"requests": ["again 1", fails, "again 2"]})
+    assert ended(airflow, "many_json", run_id) == "failed"
+    assert airflow.tries("many_json", run_id, "videos") == [("failed", 2)]
     assert made(api, "again") == {"again 1": 1, "again 2": 1, fails: 2}
-    assert airflow.xcom("batch_json", run_id, "videos", "summary")["completed"] == 2
-    assert "A retry makes what is missing and pays for nothing twice" in airflow.log("batch_json", run_id, "videos")
+    assert airflow.xcom("many_json", run_id, "videos", "summary")["completed"] == 2
+    assert "A retry makes what is missing and pays for nothing twice" in airflow.log("many_json", run_id, "videos")
 
-    airflow.clear("batch_json", run_id)
+    airflow.clear("many_json", run_id)
 
-    assert ended(airflow, "batch_json", run_id) == "failed"
+    assert ended(airflow, "many_json", run_id) == "failed"
     assert made(api, "again") == {"again 1": 1, "again 2": 1, fails: 4}
 
 
 def test_clearing_what_was_delivered_makes_all_anew(airflow: LocalAirflow, api: Sandbox):
-    run_id = airflow.trigger("batch_json", {"requests": ["anew"]})
-    assert ended(airflow, "batch_json", run_id) == "success"
+    run_id = airflow.trigger("many_json", {"requests": ["anew"]})
+    assert ended(airflow, "many_json", run_id) == "success"
 
-    airflow.clear("batch_json", run_id)
+    airflow.clear("many_json", run_id)
 
-    assert ended(airflow, "batch_json", run_id) == "success"
+    assert ended(airflow, "many_json", run_id) == "success"
     assert made(api, "anew") == {"anew": 2}
 
 
 def test_mapped_batches_have_videos_of_their_own(airflow: LocalAirflow, api: Sandbox):
-    run_id = airflow.trigger("batch_mapped")
+    run_id = airflow.trigger("many_mapped")
 
-    assert ended(airflow, "batch_mapped", run_id) == "success"
+    assert ended(airflow, "many_mapped", run_id) == "success"
     assert (made(api, "one"), made(api, "two")) == ({"a long one": 1, "one": 2}, {"two": 2})

@@ -25,7 +25,7 @@ def look(result: Any, summary: Any) -> Any:
     return {"result": result, "summary": summary}
 
 
-with DAG("batch", **SETTINGS):
+with DAG("many", **SETTINGS):
 
     @task
     def write(colours: list[str]) -> list[Any]:
@@ -42,8 +42,8 @@ with DAG("batch", **SETTINGS):
     )
     look(stored.output, stored.output["summary"])
 
-with DAG("batch_json", **SETTINGS):
+with DAG("many_json", **SETTINGS):
     HailuoGenerateBatchOperator(task_id="videos", requests="{{ dag_run.conf.requests | tojson }}", **BATCH)
 
-with DAG("batch_mapped", **SETTINGS):
+with DAG("many_mapped", **SETTINGS):
     HailuoGenerateBatchOperator.partial(task_id="videos", **BATCH).expand(requests=[["one", "two"], ["one", "two"]])
