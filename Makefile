@@ -35,7 +35,7 @@ $(READY): $(LOCK) pyproject.toml
 	@touch $@
 
 test: lint  ## everything: lint, tests with coverage, real Airflow 3.3, Airflow 2.11, the wheel
-	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -n 2 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 	$(BIN)/coverage report --include='*/apiframe/*,*/hooks/*,*/operators/*,*/triggers/*' --fail-under=95
 	$(BIN)/nox --no-error-on-missing-interpreters --session unit-2.11 wheel-2.11.0 wheel-3.3.0
 

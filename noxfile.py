@@ -75,6 +75,7 @@ PUBLISHED = {
 
 BENCH = "constraints/bench.txt"
 
+IN_PARALLEL = ("-n", "2", "--dist=loadfile")
 
 LOWEST_LOCK = "constraints/lowest.txt"
 
@@ -96,7 +97,7 @@ for name, release in AIRFLOW.items():
     def unit(session: nox.Session, airflow: str = name) -> None:
         """Run the tests that need no running Airflow."""
         sync(session, constraints(airflow))
-        session.run("pytest", *(session.posargs or ["tests/unit", "tests/contract"]))
+        session.run("pytest", *(session.posargs or [*IN_PARALLEL, "tests/unit", "tests/contract"]))
 
     @nox.session(name=f"system-{name}", python=release.python)
     def system(session: nox.Session, airflow: str = name) -> None:
@@ -109,7 +110,7 @@ for name, release in AIRFLOW.items():
 def lowest(session: nox.Session) -> None:
     """Run the tests that need no running Airflow with the lowest versions that are allowed."""
     sync(session, LOWEST_LOCK)
-    session.run("pytest", *(session.posargs or ["tests/unit", "tests/contract"]))
+    session.run("pytest", *(session.posargs or [*IN_PARALLEL, "tests/unit", "tests/contract"]))
 
 
 for name, day in PUBLISHED.items():

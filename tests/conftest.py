@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
 # Airflow reads these while it is imported.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="hailuo-tests-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
@@ -27,3 +30,24 @@ if airflow.__version__.startswith("2."):
     from airflow.models import import_all_models
 
     import_all_models()
+
+ONE_AIRFLOW = ("decorated", "errors", "modes", "operator", "sensor")
+"""The files of `tests/system` that look at the same running Airflow."""
+
+
+class OneAirflowScheduling(LoadFileScheduling):
+    """Gives each file to one of the processes (`pytest -n 2`), and what shares a running Airflow to the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        shares = file in {f"tests/system/test_{name}.py" for name in ONE_AIRFLOW}
+        return "the running Airflow" if shares else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneAirflowScheduling:
+    return OneAirflowScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What takes longest begins: one process goes on with it while the other does the rest.
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/system"))

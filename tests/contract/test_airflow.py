@@ -56,3 +56,14 @@ def test_the_connection_form_asks_for_what_is_used():
     assert form["placeholders"]["host"] == "https://api.apiframe.ai"
     extra = {name for name in providers.connection_form_widgets if name.startswith("extra__hailuo__")}
     assert extra == {f"extra__hailuo__{name}" for name in ("timeout", "retries", "namespace")}
+
+
+@pytest.mark.parametrize("directory", ["example_dags", "tests/system/dags"])
+def test_each_dag_can_be_imported_and_has_a_name_of_its_own(directory: str, monkeypatch: pytest.MonkeyPatch):
+    bags = pytest.importorskip("airflow.dag_processing.dagbag", reason="written for Airflow 3")
+    monkeypatch.setenv("HAILUO_SANDBOX", "http://127.0.0.1:9")
+
+    bag = bags.DagBag(str(PROJECT / directory))
+
+    assert bag.import_errors == {}
+    assert bag.dags

@@ -280,7 +280,9 @@ def test_another_request_or_place_is_another_video(studio: Studio):
 
 
 @pytest.mark.parametrize(
-    "trouble", [lambda: refusal(429), lambda: refusal(503), lambda: page_of_a_proxy(403), "network"], ids=str
+    "trouble",
+    [lambda: refusal(429), lambda: refusal(503), lambda: page_of_a_proxy(403), "network"],
+    ids=["429", "503", "proxy", "network"],
 )
 def test_what_may_pass_is_waited_through(studio: Studio, trouble: Any):
     def out_of_order(_: httpx.Request) -> httpx.Response | None:
