@@ -101,9 +101,10 @@ for name, release in AIRFLOW.items():
 
     @nox.session(name=f"system-{name}", python=release.python)
     def system(session: nox.Session, airflow: str = name) -> None:
-        """Run the situations that a running Airflow of each version has to cope with."""
+        """Run the situations that a running Airflow of each version has to cope with, and the example DAGs."""
         sync(session, constraints(airflow))
-        session.run("pytest", "tests/versions", *session.posargs)
+        examples = ["tests/examples"] if airflow in INTEGRATIONS else []
+        session.run("pytest", "tests/versions", *examples, *session.posargs)
 
 
 @nox.session(python=LOWEST.python)

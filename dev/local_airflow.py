@@ -169,6 +169,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
     - `home`: AIRFLOW_HOME. Each component logs to `<name>.log` in it.
     - `url`: base URL of the UI and the REST API, without a trailing slash. Everybody is admin there.
     - `generation`: how this Airflow differs from others.
+    - `postgres`: the server of its database, None with SQLite.
     - `environment`: environment variables of all its processes; a command that is given it belongs to this
       Airflow, and ends with it.
     """
@@ -191,7 +192,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         self.generation = GENERATIONS[int(version("apache-airflow").partition(".")[0])]
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._postgres = Postgres() if database == "postgres" else None
+        self.postgres = Postgres() if database == "postgres" else None
         place = {"url": self.url, "host": "127.0.0.1", "port": port, "secret": secrets.token_hex()}
         self.environment = {
             # Without .pyc files every process takes twice as long to start.
@@ -202,7 +203,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags.resolve()),
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor" if self._postgres else self.generation.sqlite_executor,
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor" if self.postgres else self.generation.sqlite_executor,
             "AIRFLOW__CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
@@ -226,10 +227,10 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         :param sql: the statement, with `%s` for each of `values`.
         """
         database: Any
-        if self._postgres:
+        if self.postgres:
             import psycopg2  # type: ignore[import-untyped]  # noqa: PLC0415
 
-            database = psycopg2.connect(self._postgres.url.replace("+psycopg2", ""))
+            database = psycopg2.connect(self.postgres.url.replace("+psycopg2", ""))
         else:
             database, sql = (
                 sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30),
@@ -253,8 +254,8 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         """
         with ExitStack() as stack:
             stack.enter_context(exit_on_signals())
-            if self._postgres:
-                self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = stack.enter_context(self._postgres).url
+            if self.postgres:
+                self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = stack.enter_context(self.postgres).url
             stack.callback(self._end_all)
             stack.callback(self._client.close)
             self.home.mkdir(parents=True, exist_ok=True)
@@ -529,6 +530,21 @@ class Postgres(AbstractContextManager["Postgres"]):
     def url(self) -> str:
         """Where the database is, as SQLAlchemy wants it."""
         return f"postgresql+psycopg2://airflow:{self._password}@127.0.0.1:{self._port}/airflow"
+
+    def create(self, name: str) -> str:
+        """Make one more database, of the same user.
+
+        :param name: its name, letters only.
+        :return: where it is, as PostgreSQL's own clients want it.
+        """
+        import psycopg2  # noqa: PLC0415
+
+        url = self.url.replace("+psycopg2", "")
+        # Not in a transaction, which psycopg2 begins by itself.
+        with closing(psycopg2.connect(url)) as server:
+            server.autocommit = True
+            server.cursor().execute(f"create database {name}")
+        return f"{url.rpartition('/')[0]}/{name}"
 
     def __enter__(self) -> Postgres:
         """Start the server and make the database.

@@ -18,6 +18,7 @@ except ImportError:  # Airflow 2.11
     from airflow.decorators import dag, task
 
 VIDEOS = os.environ.get("HAILUO_VIDEOS", tempfile.gettempdir())  # or "s3://my-bucket/videos", or any other storage
+VIDEOS_CONN_ID = os.environ.get("HAILUO_VIDEOS_CONN_ID")  # its connection, "aws_default" as an example
 
 
 @dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False, tags=["hailuo"])
@@ -29,6 +30,7 @@ def hailuo_quickstart() -> None:
         resolution="768p",
         duration=6,
         destination=f"{VIDEOS}/",  # the file is called after the job
+        destination_conn_id=VIDEOS_CONN_ID,
         retries=2,  # a retry takes the same job up again: it never pays twice
     )
 

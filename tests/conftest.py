@@ -39,6 +39,8 @@ class OneAirflowScheduling(LoadFileScheduling):
     """Gives each file to one of the processes (`pytest -n 2`), and what shares a running Airflow to the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/examples/"):
+            return "tests/examples"
         file = super()._split_scope(nodeid)
         shares = file in {f"tests/system/test_{name}.py" for name in ONE_AIRFLOW}
         return "the running Airflow" if shares else file
@@ -50,4 +52,4 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneAirflo
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # What takes longest begins: one process goes on with it while the other does the rest.
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/system"))
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/system", "tests/examples")))

@@ -19,48 +19,21 @@ from airflow_provider_hailuo.apiframe.errors import InvalidInputError
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.storage import Destination, StorageError
+from tests.s3 import S3, serving
 from tests.unit.apiframe.test_pictures import WHOLE
 from tests.unit.operators.test_hailuo import connect
 from tests.unit.operators.test_storing import Worker, task
 
-server = pytest.importorskip("moto.server", reason="S3 is tested in the environments of Airflow 2.11 and 3.3")
-boto3 = pytest.importorskip("boto3")
-pytest.importorskip("s3fs")
-
-KEYS = {"login": "key", "password": "secret"}
-
-
-class S3:
-    """A server of S3, and a client that looks into it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        keys = {"aws_access_key_id": KEYS["login"], "aws_secret_access_key": KEYS["password"]}
-        self.client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
-        self.client.create_bucket(Bucket="videos")
-
-    @property
-    def keys(self) -> list[str]:
-        return [found["Key"] for found in self.client.list_objects_v2(Bucket="videos").get("Contents", ())]
-
-    def connection(self, url: str | None = None) -> str:
-        extra = {"endpoint_url": url or self.url, "region_name": "us-east-1"}
-        return json.dumps({"conn_type": "aws", **KEYS, "extra": extra})
-
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[S3]:
-    # One for all: Airflow keeps one file system for each connection.
-    moto = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield S3(f"http://{host}:{port}")
-    moto.stop()
+    with serving() as s3:
+        yield s3
 
 
 @pytest.fixture
 def s3(started: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    monkeypatch.setenv("AIRFLOW_CONN_STORE", started.connection())
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", started.connection_json())
     for key in started.keys:
         started.client.delete_object(Bucket="videos", Key=key)
     return started
@@ -112,7 +85,7 @@ def test_what_lies_there_is_not_fetched_again(s3: S3, sandbox: Sandbox, monkeypa
 def test_what_could_not_be_stored_is_found_before_it_is_paid_for(
     s3: S3, monkeypatch: pytest.MonkeyPatch, place: tuple[str, str], kind: type[Exception], told: str
 ):
-    monkeypatch.setenv("AIRFLOW_CONN_GONE", s3.connection("http://127.0.0.1:9"))
+    monkeypatch.setenv("AIRFLOW_CONN_GONE", s3.connection_json("http://127.0.0.1:9"))
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
     with pytest.raises(kind, match=told):
@@ -176,7 +149,7 @@ def test_a_process_that_is_killed_in_the_middle_leaves_nothing_under_the_name(s3
     job = HailuoHook().wait_for_job(job_id, poll_interval=0.05)
     facts = {"id": job.id, "url": job.video_url}
     gate = Gate()
-    environment = {**os.environ, "AIRFLOW_CONN_STORE": s3.connection(gate.url), "PYTHONPATH": str(Path.cwd())}
+    environment = {**os.environ, "AIRFLOW_CONN_STORE": s3.connection_json(gate.url), "PYTHONPATH": str(Path.cwd())}
     storing = subprocess.Popen([sys.executable, "-c", STORE, json.dumps(facts)], env=environment)
     try:
         assert gate.reached.wait(300)
