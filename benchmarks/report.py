@@ -104,6 +104,20 @@ PARTS = {
             "triggerer CPU per video, s": "cpu_seconds_per_video",
         },
     ),
+    "batch": Part(
+        "Many videos in one run",
+        {
+            "": "contender",
+            "videos": "videos",
+            "succeeded": "succeeded",
+            "submissions": "submissions",
+            "status requests": "status_requests",
+            "slot seconds": "slot_seconds",
+            "worker processes": "worker_processes",
+            "credits": "credits",
+            "total, s": "total_seconds",
+        },
+    ),
     "outage": Part(
         "An outage of the API",
         {

@@ -23,8 +23,8 @@ from common import Json, progress
 from report import RESULTS
 
 PARTS = ("polling", "triggerer", "slots", "outage")
-MORE = ("burst",)
-"""What runs only when it is named: an hour of its own."""
+MORE = ("burst", "batch")
+"""What runs only when it is named: an hour of its own, a quarter of one."""
 
 
 def conditions() -> Json:

@@ -26,7 +26,7 @@ from airflow_provider_hailuo.sandbox import Sandbox
 PROJECT = Path(__file__).resolve().parent.parent
 DEATHS = ["dies_before_post", "dies_before_answer", "dies_before_deferral", "dies_at_the_end"]
 DAGS = [
-    *("batch", "gives_up", "differs", "edited", "failed_and_cleared_1", "failed_and_cleared_2", "secret"),
+    *("batch", "one_task", "gives_up", "differs", "edited", "failed_and_cleared_1", "failed_and_cleared_2", "secret"),
     *DEATHS,
     *(f"{death}_and_differs" for death in DEATHS),
 ]
@@ -135,13 +135,14 @@ class Chaos:
         return jobs
 
     def _urls(self, run_id: str) -> dict[int, str]:
-        """Return the URLs in the XComs of the tasks of a run that ended well, by map index."""
+        """Return the URLs in the XComs of the tasks of a run that ended well, by map index, or by item of a batch."""
         query = (
             "select x.map_index, cast(x.value as text) from xcom x "
             "join task_instance t using (dag_id, run_id, task_id, map_index) "
             "where x.run_id = %s and x.task_id = 'video' and x.key = 'return_value' and t.state = 'success'"
         )
-        return {n: json.loads(value) for n, value in self.airflow.query(query, run_id)}
+        urls = {n: json.loads(value) for n, value in self.airflow.query(query, run_id)}
+        return {item["index"]: item["url"] for item in urls[-1]} if -1 in urls else urls
 
 
 def dies(dag_id: str) -> Callable[[Chaos, int], Seen]:
@@ -204,6 +205,26 @@ def scheduler_killed(chaos: Chaos, videos: int) -> Seen:
             chaos.airflow.start("scheduler")
 
     return chaos.batch(videos, strike)
+
+
+def one_task_killed(chaos: Chaos, videos: int) -> Seen:
+    """Make all videos in one task; kill its worker at both visits, and the triggerer twice in between."""
+    before = chaos.sandbox.stats()["creditsCharged"]
+
+    def strike() -> None:
+        chaos.until("running")
+        chaos.kill("scheduler")
+        chaos.airflow.start("scheduler")
+        for share in 0.3, 0.6:
+            while chaos.sandbox.stats()["creditsCharged"] - before < share * videos * CREDITS:
+                time.sleep(0.1)
+            chaos.kill("triggerer")
+            chaos.airflow.start("triggerer")
+        chaos.until("running")
+        chaos.kill("scheduler")
+        chaos.airflow.start("scheduler")
+
+    return chaos.batch(videos, strike, dag_id="one_task")
 
 
 def secrets_backend_out(chaos: Chaos, videos: int) -> Seen:
@@ -289,6 +310,7 @@ SCENARIOS = [
     Scenario("triggerer killed twice in mid-render", triggerer_killed_twice, 20, 4),
     Scenario("one of two triggerers killed", one_of_two_triggerers_killed, 20, 4),
     Scenario("scheduler and workers killed twice", scheduler_killed, 10, 2),
+    Scenario("one task of all videos, killed four times", one_task_killed, 1000, 0),
     Scenario(
         "API out for 60 s in mid-render",
         disturbed({"fault": "error", "status": 503, "skip": 60, "seconds": 60}),
@@ -322,7 +344,7 @@ def stage(*, quick: bool) -> Iterator[Chaos]:
     with tempfile.TemporaryDirectory(prefix="hailuo-chaos-") as directory:
         home, deaths = Path(directory, "airflow"), Path(directory, "deaths")
         deaths.mkdir()
-        with Sandbox(render_seconds=8 if quick else 20, jitter=0.2, credits=10_000, seed=1) as sandbox:
+        with Sandbox(render_seconds=8 if quick else 20, jitter=0.2, credits=20_000, seed=1) as sandbox:
             connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key}
             secret = Path(directory, "secret")
             secret.write_text(json.dumps(connection))

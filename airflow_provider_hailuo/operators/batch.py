@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import uuid4
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import metrics, record
 from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.batch import (
     KEY_SECONDS,
@@ -409,7 +409,11 @@ class HailuoGenerateBatchOperator(BaseOperator):
         told = ", ".join(f"{number} {name}" for name, number in summary.items())
         self.log.info("Batch: %s", told)
         ti.xcom_push(key="summary", value={**summary, **({"manifest": manifest} if manifest else {})})
-        self._raise_unless_all_is_well(ti, videos, told, manifest, kept=kept)
+        missing = [
+            video for video in videos if video.error and not (self.on_item_failure == "skip" and video.is_lost)
+        ]
+        self._count(ti, videos, items, ends=not missing or not record.tries_left(ti))
+        self._raise_unless_all_is_well(ti, videos, missing, told, manifest, kept=kept)
         if kept and not (self.do_xcom_push and record.tells_deliveries(ti)):
             # Airflow may still fail to keep the result. If it can, the next try is better told by Airflow.
             self._note_delivery(store)
@@ -488,15 +492,37 @@ class HailuoGenerateBatchOperator(BaseOperator):
             _fail([video for video in videos if video.error is None], error)
             return None
 
+    def _count(self, ti: Any, videos: Sequence[_Video], items: Sequence[Item] | None, *, ends: bool) -> None:
+        """Count what became of each item; its video when the task `ends`, so that no retry counts it again."""
+        for video in videos:
+            item = items[video.entry["index"]] if items else None
+            model = video.job.model if video.job else item.get("model") if isinstance(item, Mapping) else None
+            tags = self._tags(ti, model)
+            if "job_id" in video.entry:
+                metrics.count(metrics.SUBMITTED, tags)
+            if "bytes" in video.entry:
+                metrics.count(metrics.BYTES_STORED, tags, video.entry["bytes"])
+            if video.error is not None:
+                metrics.count(metrics.FAILED, {**tags, "cause": type(video.error).__name__})
+            elif ends and video.job is not None:
+                metrics.completed(record.job_facts(video.job, {}), tags)
+
+    def _tags(self, ti: Any, model: str | None = None) -> dict[str, str | None]:
+        return {"model": model, "conn_id": HailuoHook(self.hailuo_conn_id).hailuo_conn_id, "dag_id": ti.dag_id}
+
     def _raise_unless_all_is_well(
-        self, ti: Any, videos: Sequence[_Video], told: str, manifest: str | None, *, kept: bool
+        self,
+        ti: Any,
+        videos: Sequence[_Video],
+        missing: Sequence[_Video],
+        told: str,
+        manifest: str | None,
+        *,
+        kept: bool,
     ) -> None:
         """Raise what the task fails with, if an item has no video and that is not to be skipped."""
-        missing = [video for video in videos if video.error is not None]
-        for video in missing[:_TOLD]:
+        for video in [video for video in videos if video.error is not None][:_TOLD]:
             self.log.warning("Item %d: %s", video.entry["index"], video.error)
-        if self.on_item_failure == "skip":
-            missing = [video for video in missing if not video.is_lost]
         if not missing:
             return
         some_paid = any("job_id" in video.entry for video in videos)
@@ -546,6 +572,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         try:
             yield
         except errors.ApiframeError as error:
+            metrics.count(metrics.FAILED, {**self._tags(ti), "cause": type(error).__name__})
             if jobs:
                 error.message += f"; the jobs of the batch are {_some(jobs[:_NAMED], len(jobs))}"
             situation = Situation(

@@ -12,6 +12,7 @@ from typing import Any
 import pendulum
 from airflow.sdk import DAG, get_parsing_context, task
 
+from airflow_provider_hailuo.operators.batch import HailuoGenerateBatchOperator
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 
 SETTINGS = {
@@ -72,6 +73,9 @@ def batch(dag_id: str, operator: type[HailuoGenerateOperator] = HailuoGenerateOp
 # Each worker that looks at the DAG sees another number, as if somebody edited it all the time.
 EDITED = 20 + (random.randrange(5) if get_parsing_context().dag_id else 0)
 IMPATIENT = {"timeout": 3}
+
+with DAG("one_task", **SETTINGS):
+    HailuoGenerateBatchOperator(task_id="video", requests=prompts(), max_in_flight=100, poll_interval=1)
 
 batch("batch")
 batch("gives_up", **IMPATIENT)
