@@ -89,8 +89,11 @@ def takes_up(
     named = f"job {begun.job_id}" if begun.job_id else "the submission that was begun before"
     where = f" and the connection {begun.conn_id!r}" if conn_id != begun.conn_id else ""
     if begun.max_tries == max_tries:
-        differs = body is None or body != begun.body or own_key != begun.own_key
-        note = "; its parameters render to something else by now, which changes nothing" if differs else ""
+        note = ""
+        if body is None:
+            note = ", whatever its parameters would be by now"
+        elif body != begun.body or own_key != begun.own_key:
+            note = "; its parameters render to something else by now, which changes nothing"
         return True, f"This try goes on with {named}{where}{note}"
     if delivered:
         return False, f"The task was cleared after it had delivered {named}: a new video is submitted"

@@ -105,6 +105,8 @@ def _listeners() -> Iterator[str]:
 
 
 def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterator[str]:
+    if hasattr(task, "python_callable"):
+        yield "a function to call"
     if list(task.template_fields) != list(of.template_fields):
         yield "the subclass's own template fields"
         return

@@ -327,6 +327,7 @@ def test_a_trigger_may_end_it_but_not_start_it(
     video = returning("a boat", worker_visits=wanted)
 
     assert video.start_from_trigger is False
+    assert video._visits() == (taken, None if wanted else "a function to call")
     trigger = work(airflow, video).trigger
     assert trigger.end_from_trigger is (taken == 1)
     assert trigger.request["prompt"] == "a boat"
