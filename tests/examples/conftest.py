@@ -6,6 +6,7 @@ side, and the tests look at what became of them.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import av
 import pytest
 from local_airflow import LocalAirflow, tail
 
@@ -25,8 +27,20 @@ EXAMPLES = Path(__file__).parents[2] / "example_dags"
 VIDEOS = "s3://videos/examples"
 """Where the DAGs store what they make."""
 
+SIX_SECONDS = (1366, 768, 144)
+"""Width, height and frames of a video of 768p and 6 seconds, as the sandbox renders it."""
+
 PATIENCE_SECONDS = 900
 """For what takes half a minute on a quiet machine: enough for a much slower one."""
+
+
+def measured(video: bytes) -> tuple[int, int, int]:
+    """Return width, height and number of frames of a video, all of which is decoded."""
+    with av.open(io.BytesIO(video)) as file:
+        (stream,) = file.streams
+        frames = sum(1 for _ in file.decode(stream))
+        assert frames == stream.frames
+        return stream.width, stream.height, frames
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,10 @@ class Stage:
     def prompts(self, words: str) -> list[str]:
         """Return the prompts of all videos that were asked for with `words` in them, in alphabetical order."""
         return sorted(prompt for job in self.sandbox.jobs() if words in (prompt := job["input"]["prompt"]))
+
+    def video(self, uri: str) -> tuple[int, int, int]:
+        """Return width, height and number of frames of the video that is stored at `uri`."""
+        return measured(self.s3.read(uri))
 
     def until(self, what: str, found: Callable[[], Any]) -> Any:
         """Ask again and again until `found()` is true, and return what it says.
