@@ -35,6 +35,10 @@ SITUATIONS = (
     "delivered_cleared",
     "visits_0",
     "visits_1",
+    "stored",
+    "chain",
+    "decorated",
+    "batch",
     "triggerer_killed",
 )
 LATER = ("triggerer_killed",)
@@ -55,14 +59,20 @@ class Situations:
 
     :param airflow: the Airflow.
     :param sandboxes: the sandbox of each situation.
+    :param directory: where those that store their videos do.
     """
 
-    def __init__(self, airflow: LocalAirflow, sandboxes: dict[str, Sandbox]) -> None:
+    def __init__(self, airflow: LocalAirflow, sandboxes: dict[str, Sandbox], directory: Path) -> None:
         self.airflow = airflow
         self.sandboxes = sandboxes
+        self.directory = directory
         for name in "timeout_retried", "timeout_cleared", "triggerer_killed":
             sandboxes[name].set_faults(UNFINISHED)
-        self.runs = {name: airflow.trigger(name) for name in SITUATIONS if name not in LATER}
+        self.runs = {
+            name: airflow.trigger(name, {"directory": str(directory / name)})
+            for name in SITUATIONS
+            if name not in LATER
+        }
 
     def begin(self, situation: str) -> None:
         """Start the run of one of `LATER`."""
@@ -135,4 +145,4 @@ def situations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Situations]
         )
         # What the tests ask is of no interest, and there is much of it.
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        yield Situations(stack.enter_context(airflow), sandboxes)
+        yield Situations(stack.enter_context(airflow), sandboxes, tmp_path_factory.mktemp("videos"))

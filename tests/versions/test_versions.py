@@ -5,6 +5,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
 import pytest
 
 from tests.versions.conftest import AIRFLOW, Situations
@@ -150,3 +157,40 @@ def test_another_triggerer_takes_over(situations: Situations):
     assert situations.tries(name) == [("success", 1)]
     (job,) = situations.jobs(name)
     assert job in situations.xcoms(name)["return_value"]
+
+
+def test_a_video_is_stored_with_what_belongs_to_it(situations: Situations):
+    assert situations.ended("stored") == "success"
+    (job,) = situations.jobs("stored")
+    file = situations.directory / "stored" / f"{job}.mp4"
+    xcoms = situations.xcoms("stored")
+    assert xcoms["return_value"] == file.as_uri()
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == xcoms["job"]["sha256"]
+    assert json.loads(file.with_suffix(".json").read_text())["prompt"] == "x"
+
+
+def test_a_job_that_was_submitted_is_waited_for_and_stored_by_other_tasks(situations: Situations):
+    assert situations.ended("chain") == "success"
+    (job,) = situations.jobs("chain")
+    assert situations.xcoms("chain")["return_value"] == job
+    file = situations.directory / "chain" / f"{job}.mp4"
+    assert situations.xcoms("chain", task_id="store")["return_value"] == file.as_uri()
+    assert file.stat().st_size == situations.xcoms("chain", task_id="store")["job"]["bytes"]
+
+
+def test_a_function_writes_the_prompt(situations: Situations):
+    assert situations.ended("decorated") == "success"
+    facts = [situations.xcoms("decorated", n)["job"] for n in range(2)]
+    assert [fact["prompt"] for fact in facts] == ["a teapot on a table", "a lamp on a table"]
+    assert [fact["credits"] for fact in facts] == [8, 8]
+
+
+def test_a_batch_makes_what_is_missing_at_a_retry(situations: Situations):
+    assert situations.ended("batch") == "success"
+    assert situations.tries("batch") == [("success", 2)]
+    prompts = Counter(job["input"]["prompt"] for job in situations.sandboxes["batch"].jobs())
+    assert prompts == {"a": 1, "b": 1, "[[fail: no capacity]]": 1, "c": 1}
+    (manifest,) = (situations.directory / "batch").glob("*.jsonl")
+    assert situations.xcoms("batch")["return_value"] == manifest.as_uri()
+    for line in manifest.read_text().splitlines():
+        assert Path(url2pathname(urlsplit(json.loads(line)["uri"]).path)).stat().st_size == json.loads(line)["bytes"]

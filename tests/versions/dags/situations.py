@@ -11,7 +11,10 @@ from typing import Any
 
 import pendulum
 
+from airflow_provider_hailuo.operators.batch import HailuoGenerateBatchOperator
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+from airflow_provider_hailuo.sensors.hailuo import HailuoJobSensor
+from airflow_provider_hailuo.transfers.hailuo_to_object_storage import HailuoToObjectStorageOperator
 
 try:
     from airflow.sdk import DAG, task
@@ -85,6 +88,33 @@ with situation("delivered_cleared"):
 
 with situation("triggerer_killed"):
     HailuoGenerateOperator(task_id="video", prompt="x")
+
+with situation("stored"):
+    HailuoGenerateOperator(task_id="video", prompt="x", destination="{{ dag_run.conf.directory }}/", metadata=True)
+
+with situation("chain"):
+    job = HailuoGenerateOperator(task_id="video", prompt="x", wait_for_completion=False)
+    ready = HailuoJobSensor(task_id="ready", job_id=job.output, deferrable=True)
+    store = HailuoToObjectStorageOperator(
+        task_id="store", job_id=job.output, destination="{{ dag_run.conf.directory }}/"
+    )
+    job >> ready >> store
+
+with situation("decorated"):
+
+    @task.hailuo(task_id="video")
+    def advert(product: str) -> dict[str, Any]:
+        """Return a request."""
+        return {"prompt": f"{product} on a table", "duration": 10}
+
+    advert.expand(product=["a teapot", "a lamp"])
+
+with situation("batch", retries=1):
+    HailuoGenerateBatchOperator(
+        task_id="video",
+        requests=["a", "b", "{{ '[[fail: no capacity]]' if ti.try_number == 1 else 'c' }}"],
+        destination="{{ dag_run.conf.directory }}/",
+    )
 
 for visits in 0, 1:
     with situation(f"visits_{visits}"):
