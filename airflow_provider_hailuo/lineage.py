@@ -41,17 +41,18 @@ def report(context: Context, outlets: Iterable[Any], facts: Mapping[str, Any], h
         raise StorageError(problem, job_id=facts["id"]) from error
 
 
-def openlineage_facets(facts: Mapping[str, Any] | None, api_url: str) -> OperatorLineage[Any, Any] | None:
+def openlineage_facets(facts: Mapping[str, Any] | None, api_url: str) -> OperatorLineage[Any, Any]:
     """Return what OpenLineage is to know of a task: the job, and from where its video went where.
 
     :param facts: the XCom `job`; None if there is no video.
     :param api_url: the base URL of the API.
-    :return: the facets; None without a stored video.
+    :return: the facets; none without a stored video.
     """
-    if facts is None or "uri" not in facts:
-        return None
-    # Of the OpenLineage provider, which alone asks for this.
+    # Of the OpenLineage provider, which alone asks for this, and warns of a None.
     from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415
+
+    if facts is None or "uri" not in facts:
+        return OperatorLineage()
     from openlineage.client.event_v2 import InputDataset, OutputDataset  # noqa: PLC0415
     from openlineage.client.facet_v2 import (  # noqa: PLC0415
         external_query_run,

@@ -584,8 +584,8 @@ class HailuoGenerateOperator(BaseOperator):
         conn_id = submission.conn_id if submission else self._conn_id
         return {"model": model, "conn_id": conn_id, "dag_id": ti.dag_id}
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
-        """Return what OpenLineage is to know: the job, and where its video was stored; None without a stored one."""
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
+        """Return what OpenLineage is to know: the job, and where its video was stored, if it was."""
         return openlineage_facets(*self._lineage)
 
     def _destination(self) -> Destination | None:
