@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import metrics, record
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.models import Job, is_nothing
 from airflow_provider_hailuo.apiframe.polling import SHORTEST_WAIT_SECONDS, Finished, GaveUp, JobPoll, Wait, video_url
@@ -101,10 +101,12 @@ class HailuoJobSensor(BaseSensorOperator):
             except errors.JobTimeoutError as error:
                 self.log.info(error.message)
                 return None
-            ti.xcom_push(key=record.JOB, value=record.job_facts(job, _request_facts(job)))
+            facts = record.job_facts(job, _request_facts(job))
+            ti.xcom_push(key=record.JOB, value=facts)
             ti.xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
             url = video_url(job)
         self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
+        metrics.completed(facts, {**self._tags(ti), "model": job.model})
         return url
 
     def _defer(self, ti: Any) -> NoReturn:
@@ -125,14 +127,18 @@ class HailuoJobSensor(BaseSensorOperator):
             timeout=timedelta(seconds=deadline - now + BACKSTOP_SECONDS),
         )
 
+    def _tags(self, ti: Any) -> dict[str, str]:
+        return {"conn_id": HailuoHook(self.hailuo_conn_id).hailuo_conn_id, "dag_id": ti.dag_id}
+
     @contextmanager
     def _explained(self, ti: Any) -> Iterator[None]:
         """Turn an `ApiframeError` into the exception that Airflow retries or not, and say what to do."""
         try:
             yield
-        except errors.JobTimeoutError as error:
-            raise AirflowSensorTimeout(f"{error}. Clearing the task looks again") from None
         except errors.ApiframeError as error:
+            metrics.count(metrics.FAILED, {**self._tags(ti), "cause": type(error).__name__})
+            if isinstance(error, errors.JobTimeoutError):
+                raise AirflowSensorTimeout(f"{error}. Clearing the task looks again") from None
             situation = Situation(
                 conn_id=HailuoHook(self.hailuo_conn_id).hailuo_conn_id,
                 job_id=error.job_id,

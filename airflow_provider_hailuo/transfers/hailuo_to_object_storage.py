@@ -76,6 +76,7 @@ class HailuoToObjectStorageOperator(BaseOperator):
         """Fetch the video and put it there; return the URI of the file."""
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
+        tags: dict[str, str | None] = {"conn_id": hook.hailuo_conn_id, "dag_id": ti.dag_id}
         try:
             destination = Destination.of(self, self.destination)
             if is_nothing(self.job_id) or is_http_url(str(self.job_id)):
@@ -83,21 +84,22 @@ class HailuoToObjectStorageOperator(BaseOperator):
                 raise errors.InvalidInputError.of(("job_id", self.job_id, problem))
             destination.check()
             job = hook.wait_for_job(self.job_id, timeout=LOOK_SECONDS)
+            tags["model"] = job.model
             video_url(job)  # raises, if there is none
             facts = record.job_facts(job, record.request_facts({"model": job.model, **(job.input or {})}))
             settings = hook.get_settings()
             stored = destination.store(facts, record.task_facts(ti), allow_local=settings.is_local)
             facts |= asdict(stored)
             ti.xcom_push(key=record.JOB, value=facts)
-            tags = {"model": job.model, "conn_id": hook.hailuo_conn_id, "dag_id": ti.dag_id}
             metrics.count(metrics.BYTES_STORED, tags, stored.bytes)
             report(context, self.outlets, facts, hook)
         except errors.ApiframeError as error:
+            metrics.count(metrics.FAILED, {**tags, "cause": type(error).__name__})
             situation = Situation(hook.hailuo_conn_id, tries_left=record.tries_left(ti), watches=True)
             raise explained(error, situation) from None
         self._lineage = facts, settings.base_url
         return stored.uri
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:  # noqa: ARG002
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
         """Return what OpenLineage is to know: the job, and where its video was stored."""
         return openlineage_facets(*self._lineage)

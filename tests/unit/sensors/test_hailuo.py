@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from airflow_provider_hailuo import metrics
 from airflow_provider_hailuo.apiframe.errors import ApiframeError
 from airflow_provider_hailuo.apiframe.polling import REFUSED_SECONDS, URL_SECONDS, JobPoll
 from airflow_provider_hailuo.compat import (
@@ -35,6 +36,7 @@ from airflow_provider_hailuo.sensors.hailuo import HailuoJobSensor
 from airflow_provider_hailuo.triggers import hailuo as triggers
 from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS, HailuoJobTrigger
 from tests.unit.operators.fakes import EPOCH, World, make_dag, refuse, url
+from tests.unit.test_metrics import Backend
 
 base = sys.modules[BaseSensorOperator.__module__]
 MODES = {
@@ -230,7 +232,41 @@ def test_of_the_request_it_shows_what_the_api_tells(world: World, told: object, 
     assert {**run.xcoms["job"], **shown, "model": "hailuo-02"} == run.xcoms["job"]
 
 
+def test_a_video_that_others_have_submitted_is_counted_here(
+    world: World, mode: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    backend = Backend()
+    monkeypatch.setattr(metrics, "stats", lambda **_: backend)
+    submit(world, model="hailuo-02")
+
+    Run(world, **mode).to_the_end()
+
+    tags = {"model": "hailuo-02", "conn_id": "hailuo_default", "dag_id": "dag"}
+    assert [told for told in backend.told if told[0] != metrics.STATUS_REQUESTS] == [
+        (metrics.COMPLETED, 1, tags),
+        (metrics.CREDITS, 5, tags),
+    ]
+
+
 # How it ends otherwise
+
+
+@pytest.mark.parametrize(
+    ("outcome", "timeout", "cause"),
+    [({"status": "FAILED"}, 3600, "JobFailedError"), ({"ends": EPOCH + 10_000}, 15, "JobTimeoutError")],
+)
+def test_what_it_ends_with_is_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch, outcome: dict[str, Any], timeout: float, cause: str
+):
+    backend = Backend()
+    monkeypatch.setattr(metrics, "stats", lambda **_: backend)
+    submit(world, **outcome)
+
+    with pytest.raises((HailuoFailException, AirflowSensorTimeout)):
+        Run(world, timeout=timeout, deferrable=True).to_the_end()
+
+    tags = {"conn_id": "hailuo_default", "dag_id": "dag", "cause": cause}
+    assert [told for told in backend.told if told[0] != metrics.STATUS_REQUESTS] == [(metrics.FAILED, 1, tags)]
 
 
 @pytest.mark.parametrize("start", [submit, final])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_hailuo import metrics
 from airflow_provider_hailuo.compat import AirflowFailException
 from airflow_provider_hailuo.exceptions import HailuoException, HailuoJobTimeoutException
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
@@ -16,6 +17,7 @@ from airflow_provider_hailuo.transfers import hailuo_to_object_storage as transf
 from airflow_provider_hailuo.transfers.hailuo_to_object_storage import HailuoToObjectStorageOperator
 from tests.unit.operators.test_hailuo import TaskInstance, connect
 from tests.unit.operators.test_storing import Asset
+from tests.unit.test_metrics import Backend
 
 
 @pytest.fixture
@@ -67,8 +69,11 @@ def test_asset_events_tell_of_it(sandbox: Sandbox, tmp_path: Path):
     assert events[asset].extra["uri"] == uri
 
 
-def test_a_job_that_failed_is_an_error_at_once_and_no_retry_mends_it(sandbox: Sandbox, tmp_path: Path):
-    job_id = submit("[[fail: content policy]]")
+def test_a_job_that_failed_is_an_error_at_once_and_no_retry_mends_it(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    job_id, backend = submit("[[fail: content policy]]"), Backend()
+    monkeypatch.setattr(metrics, "stats", lambda **_: backend)
 
     with pytest.raises(AirflowFailException) as raised:
         store(job_id, f"{tmp_path}/")
@@ -76,6 +81,8 @@ def test_a_job_that_failed_is_an_error_at_once_and_no_retry_mends_it(sandbox: Sa
     assert "content policy" in str(raised.value)
     assert job_id in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+    tags = {"model": "hailuo-02", "conn_id": "hailuo_default", "dag_id": "dag", "cause": "JobFailedError"}
+    assert backend.told[-1] == (metrics.FAILED, 1, tags)
 
 
 def test_a_job_that_was_purged_is_an_error_and_no_retry_mends_it(
