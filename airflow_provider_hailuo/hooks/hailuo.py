@@ -83,9 +83,13 @@ class HailuoHook(BaseHook):
         """Open an async client for the running event loop; as `get_conn`."""
         return self.connect(await self.get_async_settings())
 
-    def connect(self, settings: Settings) -> AsyncClient:
-        """Open an async client in the triggerer with what the connection was found to hold; as `get_conn`."""
-        return AsyncClient(settings, on_request=partial(self._count, in_triggerer=True))
+    def connect(self, settings: Settings, *, in_triggerer: bool = True) -> AsyncClient:
+        """Open an async client with what the connection was found to hold; as `get_conn`.
+
+        :param settings: what it holds.
+        :param in_triggerer: whether this runs in the triggerer (default) or on a worker: each has its own metrics.
+        """
+        return AsyncClient(settings, on_request=partial(self._count, in_triggerer=in_triggerer))
 
     def get_settings(self) -> Settings:
         """Look the connection up.

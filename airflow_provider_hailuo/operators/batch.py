@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import uuid4
 
@@ -294,8 +295,15 @@ class HailuoGenerateBatchOperator(BaseOperator):
         )
         self.log.info("%d items, of which %d can be submitted; try %d", len(items), len(requests), begun.tries)
         if nested or not self.deferrable or not requests:
-            outcomes = asyncio.run(generate_all(items, plan, self.log.log, hook.hailuo_conn_id, _looked_up(settings)))
-            return self._finish(context, store, outcomes, items)
+            videos = generate_all(
+                items,
+                plan,
+                self.log.log,
+                hook.hailuo_conn_id,
+                _looked_up(settings),
+                connect=partial(hook.connect, in_triggerer=False),
+            )
+            return self._finish(context, store, asyncio.run(videos), items)
         self.defer(
             trigger=HailuoBatchTrigger(
                 items=pack(items), hailuo_conn_id=hook.hailuo_conn_id, try_number=ti.try_number, **asdict(plan)
@@ -395,7 +403,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         kept, jobs, manifest = store is not None, [outcome.job_id for outcome in outcomes if outcome.job_id], None
         with self._explained(ti, hook, going_on=bool(jobs), kept=kept, jobs=jobs):
             settings = hook.get_settings()
-            videos = self._looked_at(hook.hailuo_conn_id, settings, outcomes)
+            videos = self._looked_at(hook, settings, outcomes)
             if (destination := self._destination()) is not None:
                 self._store(ti, destination, videos, items, allow_local=settings.is_local)
                 manifest = self._tell(ti, destination, videos)
@@ -426,13 +434,14 @@ class HailuoGenerateBatchOperator(BaseOperator):
         except HailuoUnavailableException as error:
             self.log.warning("%s", error)
 
-    def _looked_at(self, conn_id: str, settings: Settings, outcomes: Sequence[Outcome]) -> list[_Video]:
+    def _looked_at(self, hook: HailuoHook, settings: Settings, outcomes: Sequence[Outcome]) -> list[_Video]:
         """Ask the API for the jobs that are final, by pages as far as these tell of them."""
         final = {outcome.job_id for outcome in outcomes if outcome.job_id and outcome.error is None}
         deadline = time.time() + LOOK_SECONDS
 
         async def look() -> dict[str, Finished | GaveUp]:
-            async with shared_watcher(conn_id, _looked_up(settings)) as (_, watcher):
+            connect = partial(hook.connect, in_triggerer=False)
+            async with shared_watcher(hook.hailuo_conn_id, _looked_up(settings), connect) as (_, watcher):
                 polls = [JobPoll(job_id, deadline, LOOK_INTERVAL) for job_id in final]
                 ends = await asyncio.gather(*(watcher.wait(poll, self.log.log) for poll in polls))
                 return dict(zip(final, ends, strict=True))

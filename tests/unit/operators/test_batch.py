@@ -790,6 +790,7 @@ def test_each_item_is_counted_and_its_video_once_when_no_retry_follows(
 
     def counted() -> dict[str, Any]:
         told, backend.told = backend.told, []
+        assert any(counted[0] == metrics.STATUS_REQUESTS for counted in told)
         told = [counted for counted in told if counted[0] != metrics.STATUS_REQUESTS]
         assert {(tags["conn_id"], tags["dag_id"]) for _, _, tags in told} == {("hailuo_default", "dag")}
         kinds = Counter((name, tags["model"], tags.get("cause")) for name, _, tags in told)
