@@ -130,6 +130,10 @@ class Destination:
 
         What lies beside it is put there first: when the video is there, all is.
 
+        A process that is killed meanwhile leaves nothing under these names. What it has fetched stays where Python's
+        `tempfile` puts it, in a directory `hailuo-*`; in a local directory, or one of a server, there may be
+        `.<name>.<job id>.part`, which the next try replaces.
+
         :param facts: the XCom `job` of the job (`record.job_facts`): its `url` is fetched.
         :param more: what the JSON file tells besides, as the task.
         :param allow_local: whether the URL may lead to this machine or a private network, as that of a sandbox does.
