@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, groupby
 from math import ceil
 from typing import Any, Final
@@ -34,7 +34,7 @@ from airflow_provider_hailuo.apiframe.errors import (
     excerpt,
 )
 from airflow_provider_hailuo.apiframe.idempotency import derive_key, nth_key
-from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, JobStatus, Submission, VideoRequest
+from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, IMAGE_FIELDS, JobStatus, Submission, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import REFUSED_SECONDS, GaveUp, JobPoll
 from airflow_provider_hailuo.apiframe.watcher import JobWatcher, Log, shared_watcher
 
@@ -45,7 +45,8 @@ KEY_SECONDS: Final = 23 * 3600.0
 "Idempotency")."""
 
 Item = Mapping[str, Any] | str
-"""The fields of a `VideoRequest`, or why it is none: then it is told and nothing is sent."""
+"""The fields of a `VideoRequest`, its pictures perhaps by where they lie (see `Plan`); or why it is none: then it is
+told, and nothing is sent."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Plan:
     :param poll_interval: seconds between two looks.
     :param timeout: seconds to wait for each video, from its submission.
     :param deadline: when to give up, in seconds since the epoch; a moment, so that a restart does not extend it.
+    :param contents: the URLs that stand for the content of pictures in an item's key, by where they lie.
+    :param uploads: the URLs at which they were uploaded, by where they lie, for each key in turn: a key is always
+        sent with the same body, which the API compares.
     """
 
     readable: str
@@ -70,6 +74,12 @@ class Plan:
     poll_interval: float
     timeout: float
     deadline: float
+    contents: Mapping[str, str] = field(default_factory=dict)
+    uploads: Sequence[Mapping[str, str]] = field(default_factory=list)
+
+    def uploaded(self, n: int) -> dict[str, str]:
+        """Return where the pictures are that go with the `n`-th key of an item."""
+        return {lies: url for uploads in self.uploads[:n] for lies, url in uploads.items()}
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,15 @@ class Outcome:
 def seconds_for(items: int, max_in_flight: int, timeout: float) -> float:
     """Return how many seconds a batch may take, if each video may take `timeout`; never longer than keys last."""
     return min(ceil(items / max_in_flight) * timeout, KEY_SECONDS)
+
+
+def request(item: Mapping[str, Any], places: Mapping[str, str]) -> VideoRequest:
+    """Return the request of an item, with its pictures at what `places` has in place of where they lie.
+
+    :raises InvalidInputError: it is none that the API takes.
+    """
+    images = {name: places.get(item[name], item[name]) for name in IMAGE_FIELDS if name in item}
+    return VideoRequest(**{**item, **images})
 
 
 def pack(items: Sequence[Item]) -> str:
@@ -161,6 +180,7 @@ class _Batch:
         self._items = items
         self._plan = plan
         self._log = log
+        self._uploads = [plan.uploaded(n) for n in range(1, plan.tries + 1)]
         self._outcomes: dict[int, Outcome] = {}
         self._stopped: ApiframeError | None = None
         self._refused_since: float | None = None
@@ -196,11 +216,12 @@ class _Batch:
         job_id = None
         try:
             self._check_goes_on()  # before any work, so that the rest of a batch that has stopped takes no time
-            request = VideoRequest(**item)
-            key = derive_key(self._plan.readable, [*self._plan.identity, index], request)
+            wanted = request(item, self._plan.contents)
+            key = derive_key(self._plan.readable, [*self._plan.identity, index], wanted)
             for n in range(1, self._plan.tries + 1):
                 job_id = None
-                submission = await self._submit(calls.generate_video(request, nth_key(key, n)))
+                sent = request(item, self._uploads[n - 1])
+                submission = await self._submit(calls.generate_video(sent, nth_key(key, n)))
                 job_id = submission.job_id
                 if not await self._is_dead(submission, last=n == self._plan.tries):
                     break

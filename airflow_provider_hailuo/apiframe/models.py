@@ -28,6 +28,7 @@ from pydantic.alias_generators import to_camel
 from airflow_provider_hailuo.apiframe.errors import InvalidInputError
 
 HAILUO_02: Final = "hailuo-02"
+IMAGE_FIELDS: Final = ("image", "end_image")
 PROMPT_UNITS: Final = 2000
 JOB_ID_CHARACTERS: Final = 255
 # What the API takes for a field that is not sent (Apiframe reference, Hailuo 02).

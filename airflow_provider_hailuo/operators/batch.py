@@ -7,17 +7,18 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from urllib.parse import urlsplit
 from uuid import uuid4
 
-from airflow_provider_hailuo import metrics, record
+from airflow_provider_hailuo import metrics, pictures, record
 from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.batch import (
     KEY_SECONDS,
@@ -29,11 +30,12 @@ from airflow_provider_hailuo.apiframe.batch import (
     generate_all,
     pack,
     ranges,
+    request,
     seconds_for,
 )
 from airflow_provider_hailuo.apiframe.budget import check_budget, check_max_credits
-from airflow_provider_hailuo.apiframe.client import Settings
-from airflow_provider_hailuo.apiframe.models import HAILUO_02, Job, VideoRequest, is_nothing
+from airflow_provider_hailuo.apiframe.client import Client, Settings
+from airflow_provider_hailuo.apiframe.models import HAILUO_02, IMAGE_FIELDS, Job, VideoRequest, is_nothing
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
 from airflow_provider_hailuo.apiframe.watcher import shared_watcher
 from airflow_provider_hailuo.compat import AirflowException, BaseOperator
@@ -46,6 +48,7 @@ from airflow_provider_hailuo.exceptions import (
 )
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.operators.hailuo import LOOK_SECONDS, is_literal, seconds_above_0
+from airflow_provider_hailuo.operators.submission import VariableStore
 from airflow_provider_hailuo.storage import Destination, IfExists
 from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger, outcomes_of
 from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS, before_execution_timeout
@@ -61,7 +64,8 @@ STATE_KEY = "hailuo_batch"
 LOOK_INTERVAL = 1.0
 """Seconds between two looks of the worker that takes the results, as a rule there is one."""
 
-STORED_AT_ONCE = 4
+FILES_AT_ONCE = 4
+"""How many files a worker moves at a time."""
 
 FAILED_FILES = 5
 """How many files in a row may fail before the rest are left to a retry: then the storage is away, not a file."""
@@ -69,6 +73,8 @@ FAILED_FILES = 5
 _DEFAULT_FIELDS = tuple(name for name in VideoRequest.model_fields if name != "prompt")
 _TOLD = 5
 _NAMED = 3
+
+_PICTURE = f"{pictures.BY_CONTENT}known-later"
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class Begun:
     :param tries: how many tries there were since, this one included.
     :param cleared: whether the task was cleared since.
     :param delivered: whether it has returned its videos.
+    :param contents: the URLs that stand for the content of its pictures, by where they lie.
+    :param uploads: where they were uploaded at each try, by where they lie.
     """
 
     salt: str
@@ -89,6 +97,8 @@ class Begun:
     tries: int = 1
     cleared: bool = False
     delivered: bool = False
+    contents: Mapping[str, str] = field(default_factory=dict)
+    uploads: Sequence[Mapping[str, str]] = field(default_factory=list)
 
     def forgotten(self, now: float) -> bool:
         """Tell whether the API may have forgotten the keys, so that to send them again would pay again."""
@@ -140,7 +150,8 @@ class HailuoGenerateBatchOperator(BaseOperator):
     at a retry, because upstream gives something else by then, is a new video.
 
     A task that is cleared makes all videos anew if it has returned them; else it goes on. Before Airflow 3.3, where
-    there is no task state store, it always makes all anew. A retry more than 23 hours after the first try fails,
+    there is no task state store, it always makes all anew, unless it uploads pictures: what it needs to know of these
+    is kept in a Variable. A retry more than 23 hours after the first try fails,
     because the API forgets the keys after 24.
 
     Returns a list in the order of the items, of dictionaries: `index`, `job_id`, `status`, `url`, `credits` and
@@ -153,8 +164,10 @@ class HailuoGenerateBatchOperator(BaseOperator):
         (`{{ ... | tojson }}`).
     :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`; this and the following are
         for the items that say nothing else.
-    :param image: URL (http or https) of the first frame; none by default.
-    :param end_image: URL of the last frame, with `hailuo-02` only; none by default.
+    :param image: the first frame, as of `HailuoGenerateOperator`: an http(s) URL, or a picture in a storage, which is
+        uploaded before the first submission and lives for 1 to 2 hours then; none by default. Of a picture that is
+        replaced between two tries the first one counts.
+    :param end_image: the last frame, likewise, with `hailuo-02` only; none by default.
     :param resolution: `768p` (the API's default) or `1080p`.
     :param duration: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
     :param prompt_optimizer: whether the model may rewrite the prompts (the API's default: yes).
@@ -170,6 +183,8 @@ class HailuoGenerateBatchOperator(BaseOperator):
     :param poll_interval: seconds (or a timedelta) between two looks (default 5).
     :param timeout: seconds (or a timedelta) to wait for each video, from its submission (default 1800). The whole may
         take that long for each round of `max_in_flight` videos, at most 23 hours; `execution_timeout` holds as well.
+    :param image_conn_id: the Airflow connection of the storage of the pictures; None (default): what the environment
+        says.
     :param destination: a directory in which to store the videos as `<job id>.mp4`: a URL that Airflow's
         ObjectStoragePath takes, as `s3://bucket/{{ ds }}/`, or an absolute path; it ends with `/`. None (default)
         stores nothing.
@@ -186,6 +201,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         "requests",
         *_DEFAULT_FIELDS,
         "hailuo_conn_id",
+        "image_conn_id",
         "destination",
         "destination_conn_id",
     )
@@ -209,6 +225,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         max_credits: float | None = None,
         poll_interval: float | timedelta = 5.0,
         timeout: float | timedelta = 1800.0,
+        image_conn_id: str | None = None,
         destination: str | None = None,
         destination_conn_id: str | None = None,
         if_exists: IfExists = "skip",
@@ -233,6 +250,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         self.max_credits = max_credits
         self.poll_interval = seconds_above_0("poll_interval", poll_interval)
         self.timeout = seconds_above_0("timeout", timeout)
+        self.image_conn_id = image_conn_id
         self.destination = destination
         self.destination_conn_id = destination_conn_id
         self.if_exists = if_exists
@@ -254,8 +272,8 @@ class HailuoGenerateBatchOperator(BaseOperator):
             raise errors.InvalidInputError.of(("on_item_failure", self.on_item_failure, "must be 'fail' or 'skip'"))
         check_max_credits(self.max_credits)
         for name in _DEFAULT_FIELDS:
-            if is_literal(getattr(self, name)):
-                VideoRequest(prompt="known later", **{name: getattr(self, name)})
+            if is_literal(value := getattr(self, name)):
+                _request({"prompt": "known later", name: value})
         known = is_literal(self.destination) and not is_nothing(self.destination)
         self._directory(self.destination if known else "/known/later/")
 
@@ -264,7 +282,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
         nested = record.is_nested(self, ti)
-        store = None if nested else context.get("task_state_store")
+        store = self._store_in(context)
         begun = _load(store)
         if begun is not None and not begun.delivered and record.was_delivered(ti):
             begun = replace(begun, delivered=True)
@@ -274,13 +292,14 @@ class HailuoGenerateBatchOperator(BaseOperator):
             items = self._items()
             self._check(items)
             settings = hook.get_settings()
-            requests = [VideoRequest(**item) for item in items if not isinstance(item, str)]
+            requests = [_request(item) for item in items if not isinstance(item, str)]
             if self.max_credits is not None and requests:
                 # What may be paid already is not given up for the balance.
                 team = None if going_on else hook.get_account().team
                 check_budget(requests, self.max_credits, team.credits if team else None)
             if (destination := self._destination()) is not None and not going_on:
                 destination.check()
+            items, begun = self._uploaded(hook, items, begun)
         _save(store, begun)
         identity = [*record.identity(ti, hook.hailuo_conn_id, settings), begun.salt]
         plan = Plan(
@@ -292,6 +311,8 @@ class HailuoGenerateBatchOperator(BaseOperator):
             poll_interval=self.poll_interval,
             timeout=self.timeout,
             deadline=self._deadline(ti, len(items), begun),
+            contents=begun.contents,
+            uploads=begun.uploads,
         )
         self.log.info("%d items, of which %d can be submitted; try %d", len(items), len(requests), begun.tries)
         if nested or not self.deferrable or not requests:
@@ -325,7 +346,20 @@ class HailuoGenerateBatchOperator(BaseOperator):
             self.log.warning("The requests cannot be read any more: %s", error)
         if items is None or fingerprint(pack(items)) != event["items"]:
             items = None  # they render to something else by now: then nothing is said of them
-        return self._finish(context, context.get("task_state_store"), outcomes_of(event), items)
+        return self._finish(context, self._store_in(context), outcomes_of(event), items)
+
+    def _store_in(self, context: Context) -> Any:
+        """Return where to write down what the task begins; None where a key alone has to do.
+
+        It does not for pictures that are uploaded: each upload has another URL, and the API compares bodies.
+        """
+        if record.is_nested(self, context["ti"]):
+            return None
+        store = context.get("task_state_store")
+        if store is None:
+            with suppress(errors.InvalidInputError):
+                return VariableStore(context["ti"]) if _pictures(self._items()) else None
+        return store
 
     def _begin(self, ti: Any, begun: Begun | None, *, kept: bool) -> tuple[Begun, bool]:
         """Return what this try begins with, and whether an earlier one may have paid for a part of it."""
@@ -394,6 +428,34 @@ class HailuoGenerateBatchOperator(BaseOperator):
         if self.on_item_failure == "fail":
             raise errors.InvalidInputError(errors.excerpt(problem, 4000))
         self.log.warning(errors.excerpt(problem, 4000))
+
+    def _uploaded(self, hook: HailuoHook, items: list[Item], begun: Begun) -> tuple[list[Item], Begun]:
+        """Upload all pictures that are at no URL that the API could fetch.
+
+        What a try before this one has uploaded is not given up for a picture that is gone or replaced by now.
+
+        :return: the items, of which some may turn out to be no input, and what is begun, with where the pictures are.
+        :raises ApiframeError: a picture cannot be had, or the API takes none just now.
+        """
+        if not (lie := _pictures(items)):
+            return items, begun
+        conn_id = None if is_nothing(self.image_conn_id) else self.image_conn_id
+        contents, uploads, bad = dict(begun.contents), {}, {}
+        with hook.get_conn() as client:
+            for place, ended in _upload_all(client, lie, conn_id):
+                if isinstance(ended, tuple) and contents.setdefault(place, ended[0]) == ended[0]:
+                    uploads[place] = ended[1]
+                elif place in contents:
+                    why = "it was replaced" if isinstance(ended, tuple) else ended
+                    self.log.warning("%s: what was uploaded before is used: %s", errors.excerpt(place), why)
+                elif isinstance(ended, errors.InvalidInputError | errors.BadRequestError):
+                    bad[place] = ended.message
+                elif isinstance(ended, Exception):
+                    raise ended
+        self.log.info("%d pictures uploaded", len(uploads))
+        refused = [next((bad[at] for at in _pictures([item]) if at in bad), item) for item in items]
+        self._check(refused)
+        return refused, replace(begun, contents=contents, uploads=[*begun.uploads, uploads])
 
     def _finish(
         self, context: Context, store: Any, outcomes: Sequence[Outcome], items: Sequence[Item] | None
@@ -469,9 +531,9 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 video.error.job_id = video.job.id
                 return
             item = items[video.entry["index"]] if items else None
-            request = VideoRequest(**item).to_wire() if isinstance(item, Mapping) else None
-            facts = record.request_facts(request or {})
-            if request is None:
+            body = _request(item).to_wire() if isinstance(item, Mapping) else None
+            facts = record.request_facts(body or {})
+            if body is None:
                 facts = {**dict.fromkeys(facts), "model": video.job.model}
             try:
                 stored = destination.store(record.job_facts(video.job, facts), task, allow_local=allow_local)
@@ -488,7 +550,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         except errors.FileError as error:
             _fail(there, error)
         else:
-            with ThreadPoolExecutor(STORED_AT_ONCE) as pool:
+            with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
                 list(pool.map(store, there))
 
     def _tell(self, ti: Any, destination: Destination, videos: Sequence[_Video]) -> str | None:
@@ -610,10 +672,46 @@ def _item(given: Any, defaults: Mapping[str, Any]) -> Item:
     if "prompt" not in own:
         return f"{errors.excerpt(repr(given), 80)}: has no prompt"
     own = {name: value for name, value in own.items() if name not in defaults or not is_nothing(value)}
+    fields = {**defaults, **own}
     try:
-        return VideoRequest(**{**defaults, **own}).model_dump(exclude_none=True)
+        checked = _request(fields).model_dump(exclude_none=True)
     except errors.InvalidInputError as error:
         return error.message
+    return {**checked, **{name: fields[name] for name in IMAGE_FIELDS if pictures.is_elsewhere(fields[name])}}
+
+
+def _request(item: Mapping[str, Any]) -> VideoRequest:
+    """Return the request of an item, whose pictures are not looked at."""
+    return request(item, dict.fromkeys(_pictures([item]), _PICTURE))
+
+
+def _pictures(items: Iterable[Item]) -> dict[str, str]:
+    """Return where the pictures lie that have to be uploaded, and of which field they are."""
+    found = {}
+    for item in (item for item in items if isinstance(item, Mapping)):
+        for name in IMAGE_FIELDS:
+            if pictures.is_elsewhere(place := item.get(name)):
+                found[str(place)] = name
+    return found
+
+
+def _upload_all(
+    client: Client, lie: Mapping[str, str], conn_id: str | None
+) -> list[tuple[str, tuple[str, str] | errors.ApiframeError]]:
+    """Upload pictures, a few at a time; return where each lies with what `pictures.upload` returned or raised."""
+
+    def upload(place: str, name: str) -> tuple[str, tuple[str, str] | errors.ApiframeError]:
+        try:
+            return place, pictures.upload(client, name, place, conn_id)
+        except errors.ApiframeError as error:
+            return place, error
+
+    # In a thread no connection can be looked up: the first of each storage is uploaded here.
+    firsts = {urlsplit(place)[:1] + urlsplit(place).netloc.rpartition("@")[:1]: place for place in lie}.values()
+    done = [upload(place, lie[place]) for place in firsts]
+    rest = [place for place in lie if place not in firsts]
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        return [*done, *pool.map(lambda place: upload(place, lie[place]), rest)]
 
 
 def _video(index: int, outcome: Outcome, end: Finished | GaveUp | None) -> _Video:
@@ -672,7 +770,7 @@ def _load(store: Any) -> Begun | None:
     if stored is None:
         return None
     try:
-        return Begun(**{field.name: stored[field.name] for field in fields(Begun) if field.name in stored})
+        return Begun(**{known.name: stored[known.name] for known in fields(Begun) if known.name in stored})
     except TypeError:
         raise HailuoUnavailableException(
             f"{STATE_KEY!r} in the task state store holds something else than a batch: delete it on the page 'Task "

@@ -20,13 +20,14 @@ from airflow_provider_hailuo import metrics, storage
 from airflow_provider_hailuo.apiframe import batch as batches
 from airflow_provider_hailuo.compat import AirflowFailException, TaskDeferred
 from airflow_provider_hailuo.exceptions import (
+    HailuoException,
     HailuoFailException,
     HailuoJobFailedException,
     HailuoJobTimeoutException,
     HailuoStorageException,
     HailuoUnavailableException,
 )
-from airflow_provider_hailuo.operators import batch
+from airflow_provider_hailuo.operators import batch, submission
 from airflow_provider_hailuo.operators.batch import STATE_KEY, Begun, HailuoGenerateBatchOperator
 from airflow_provider_hailuo.sandbox import Sandbox, files
 from airflow_provider_hailuo.triggers import batch as triggers
@@ -34,6 +35,7 @@ from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger
 from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS
 from tests.unit.operators.fakes import Store, away, make_dag
 from tests.unit.operators.test_hailuo import TaskInstance, charged, connect, jobs
+from tests.unit.operators.test_pictures import JPEG, PNG, Variables
 from tests.unit.test_metrics import Backend
 
 
@@ -822,3 +824,117 @@ def test_a_batch_that_is_refused_is_counted(sandbox: Sandbox, monkeypatch: pytes
         Worker().run(task(["a", ""]))
 
     assert [(name, tags["cause"]) for name, _, tags in backend.told] == [(metrics.FAILED, "InvalidInputError")]
+
+
+# Pictures to upload
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[Path]:
+    """Return where two pictures lie, the second of which is there twice."""
+    found = [tmp_path / name for name in ("a.png", "b.jpg", "again.jpg")]
+    for path, content in zip(found, (PNG, JPEG, JPEG), strict=True):
+        path.write_bytes(content)
+    return found
+
+
+@pytest.fixture(params=["3.3", "before 3.3"])
+def worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """Return a worker with and without a task state store; without one Airflow's Variables take its place."""
+    monkeypatch.setattr(submission, "Variable", Variables())
+    return Worker(store=request.param == "3.3")
+
+
+def with_pictures(places: list[Path], first: str = "0") -> list[dict[str, str]]:
+    numbers = [first, *map(str, range(1, len(places)))]
+    return [{"prompt": n, "image": str(path)} for n, path in zip(numbers, places, strict=True)]
+
+
+def images(sandbox: Sandbox) -> dict[str, list[str]]:
+    """Return the pictures that each prompt was submitted with, the oldest first."""
+    found: dict[str, list[str]] = {}
+    for job in reversed(sandbox.jobs()):
+        found.setdefault(job["input"]["prompt"], []).append(job["input"]["hailuoParams"]["image"])
+    return found
+
+
+def uploads(sandbox: Sandbox) -> int:
+    return sandbox.stats()["requests"]["POST /v2/uploads"]
+
+
+def test_pictures_are_uploaded_before_the_first_submission(sandbox: Sandbox, worker: Worker, places: list[Path]):
+    requests = [*with_pictures(places), {"prompt": "3", "image": "https://example.com/c.png"}, "4"]
+
+    results = worker.run(task(requests, end_image=places[0].as_uri()))
+
+    assert [result["status"] for result in results] == ["COMPLETED"] * 5
+    sent = {job["input"]["prompt"]: job["input"]["hailuoParams"] for job in sandbox.jobs()}
+    for n in "012":
+        assert sent[n]["image"].startswith(f"{sandbox.base_url}/uploads/")
+    assert sent["3"]["image"] == "https://example.com/c.png"
+    assert "image" not in sent["4"]
+    assert len({params["end_image"] for params in sent.values()}) == 1
+    assert uploads(sandbox) == 4
+
+
+def test_a_retry_uploads_anew_for_what_it_submits_anew_and_pays_nothing_twice(
+    sandbox: Sandbox, worker: Worker, places: list[Path]
+):
+    requests = with_pictures(places, "[[fail: policy]]")
+
+    with pytest.raises(HailuoJobFailedException):
+        worker.run(task(requests))
+    with pytest.raises(HailuoJobFailedException):
+        worker.run(task(requests))
+
+    sent = images(sandbox)
+    assert [len(sent[prompt]) for prompt in ("[[fail: policy]]", "1", "2")] == [2, 1, 1]
+    assert len(set(sent["[[fail: policy]]"])) == 2
+    assert charged(sandbox) == 10
+
+
+@pytest.mark.parametrize("lives", [0, 0.05])
+def test_pictures_that_are_gone_or_replaced_at_a_retry_change_nothing(
+    sandbox: Sandbox, worker: Worker, places: list[Path], log: Callable[[], str], lives: float
+):
+    _, deferral = worker.begin(task(with_pictures(places)))
+    worker.wait(deferral, lives)
+    places[0].unlink()
+    places[1].write_bytes(PNG)
+
+    results = worker.run(task(with_pictures(places)))
+
+    assert [result["status"] for result in results] == ["COMPLETED"] * 3
+    assert {prompt: len(sent) for prompt, sent in images(sandbox).items()} == {"0": 1, "1": 1, "2": 1}
+    assert "a.png: what was uploaded before is used: image:" in log()
+    assert "b.jpg: what was uploaded before is used: it was replaced" in log()
+
+
+def test_a_picture_that_will_not_do_is_bad_input_and_nothing_is_paid(
+    sandbox: Sandbox, worker: Worker, places: list[Path]
+):
+    places[1].write_text("<svg/>")
+
+    with pytest.raises(HailuoFailException, match=r"1 of 3 items.*item 1: image: .*b.jpg"):
+        worker.run(task(with_pictures(places)))
+    assert jobs(sandbox) == 0
+
+    results = worker.run(task(with_pictures(places), on_item_failure="skip"))
+    assert [result.get("status") for result in results] == ["COMPLETED", None, "COMPLETED"]
+    assert "b.jpg" in results[1]["error"]
+
+
+def test_uploads_that_fail_are_tried_again_by_a_retry(sandbox: Sandbox, worker: Worker, places: list[Path]):
+    sandbox.set_faults([{"fault": "error", "status": 503, "route": "POST /v2/uploads"}])
+    with pytest.raises(HailuoException, match="Nothing was paid"):
+        worker.run(task(with_pictures(places)))
+    sandbox.set_faults([])
+
+    assert len(worker.run(task(with_pictures(places)))) == 3
+    assert jobs(sandbox) == 3
+
+
+def test_a_picture_that_names_no_storage_is_refused_when_the_dag_is_parsed():
+    with pytest.raises(HailuoFailException, match="image"):
+        task(["a"], image="boat.png")
+    task(["a"], image="s3://pictures/boat.png", end_image="/pictures/boat.png")
