@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -28,17 +29,56 @@ def report(context: Context, outlets: Iterable[Any], facts: Mapping[str, Any], h
     """
     stored = {name: facts[name] for name in ("uri", "bytes", "sha256") if name in facts}
     extra = {"job": facts["id"], "prompt": facts["prompt"], "credits": facts["credits"], **stored}
-    try:
-        for outlet in outlets:
-            if isinstance(outlet, AssetAlias) and stored:
-                context["outlet_events"][outlet].add(Asset(_ascii(stored["uri"])), extra=extra)
-            elif isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra.update(extra)
+    with _refused("the video", job_id=facts["id"]):
+        _tell_assets(context, outlets, extra, stored.get("uri"))
         if stored:
-            collect_lineage(hook, _ascii(_without_secrets(facts["url"])), _ascii(stored["uri"]))
+            _collect(hook, facts)
+
+
+def report_batch(
+    context: Context,
+    outlets: Iterable[Any],
+    summary: Mapping[str, Any],
+    videos: Iterable[Mapping[str, Any]],
+    hook: BaseHook,
+) -> None:
+    """Tell Airflow what became of a task's videos.
+
+    The events of its assets get the summary as their `extra`; an asset alias gets an event for the URI of the
+    manifest. The lineage collector learns from where each stored video went where.
+
+    :param context: the context of the running task.
+    :param outlets: its outlets.
+    :param summary: the XCom `summary`.
+    :param videos: what the manifest tells of each item that has a video.
+    :param hook: through which the videos were asked for.
+    :raises StorageError: Airflow refuses one of them.
+    """
+    with _refused("the batch"):
+        _tell_assets(context, outlets, summary, summary.get("manifest"))
+        for video in videos:
+            if "uri" in video:
+                _collect(hook, video)
+
+
+def _tell_assets(context: Context, outlets: Iterable[Any], extra: Mapping[str, Any], uri: str | None) -> None:
+    for outlet in outlets:
+        if isinstance(outlet, AssetAlias) and uri is not None:
+            context["outlet_events"][outlet].add(Asset(_ascii(uri)), extra=dict(extra))
+        elif isinstance(outlet, Asset):
+            context["outlet_events"][outlet].extra.update(extra)
+
+
+def _collect(hook: BaseHook, video: Mapping[str, Any]) -> None:
+    collect_lineage(hook, _ascii(_without_secrets(video["url"])), _ascii(video["uri"]))
+
+
+@contextmanager
+def _refused(what: str, job_id: str | None = None) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
-        problem = f"Airflow could not be told of the video: {excerpt(repr(error))}"
-        raise StorageError(problem, job_id=facts["id"]) from error
+        raise StorageError(f"Airflow could not be told of {what}: {excerpt(repr(error))}", job_id=job_id) from error
 
 
 def openlineage_facets(facts: Mapping[str, Any] | None, api_url: str) -> OperatorLineage[Any, Any]:

@@ -47,6 +47,7 @@ from airflow_provider_hailuo.exceptions import (
     explained,
 )
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.lineage import report_batch
 from airflow_provider_hailuo.operators.hailuo import LOOK_SECONDS, is_literal, seconds_above_0
 from airflow_provider_hailuo.operators.submission import VariableStore
 from airflow_provider_hailuo.storage import Destination, IfExists
@@ -157,7 +158,8 @@ class HailuoGenerateBatchOperator(BaseOperator):
     Returns a list in the order of the items, of dictionaries: `index`, `job_id`, `status`, `url`, `credits` and
     `error`, as far as they are there; with `destination` the URI of a manifest, a file of such dictionaries as JSON
     Lines, with `uri`, `bytes` and `sha256` of each stored video. XCom `summary`: how many `items`, `completed`,
-    `failed` and `refused`, the `credits` paid, and the `manifest`.
+    `failed` and `refused`, the `credits` paid, and the `manifest`. Assets among the `outlets` get an event with that
+    as its `extra`, an asset alias one for the manifest.
 
     :param requests: what to generate: a list of at most 10,000 prompts, or of dictionaries of the fields
         that the API takes (`prompt`, ...); or a template that renders to one, or to JSON of one
@@ -478,12 +480,17 @@ class HailuoGenerateBatchOperator(BaseOperator):
         }
         told = ", ".join(f"{number} {name}" for name, number in summary.items())
         self.log.info("Batch: %s", told)
-        ti.xcom_push(key="summary", value={**summary, **({"manifest": manifest} if manifest else {})})
+        if manifest:
+            summary["manifest"] = manifest
+        ti.xcom_push(key="summary", value=summary)
         missing = [
             video for video in videos if video.error and not (self.on_item_failure == "skip" and video.is_lost)
         ]
         self._count(ti, videos, items, ends=not missing or not record.tries_left(ti))
         self._raise_unless_all_is_well(ti, videos, missing, told, manifest, kept=kept)
+        with self._explained(ti, hook, going_on=bool(jobs), kept=kept, jobs=jobs):
+            outlets = () if record.is_nested(self, ti) else self.outlets
+            report_batch(context, outlets, summary, [video.entry for video in videos if not video.error], hook)
         if kept and not (self.do_xcom_push and record.tells_deliveries(ti)):
             # Airflow may still fail to keep the result. If it can, the next try is better told by Airflow.
             self._note_delivery(store)

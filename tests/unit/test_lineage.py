@@ -7,7 +7,7 @@ import pytest
 
 from airflow_provider_hailuo.compat import AIRFLOW
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.lineage import openlineage_facets, report
+from airflow_provider_hailuo.lineage import openlineage_facets, report, report_batch
 from airflow_provider_hailuo.storage import StorageError
 
 if AIRFLOW >= (3, 0):
@@ -74,6 +74,32 @@ def test_whatever_is_refused_names_the_job(collector: Any):
         report({"outlet_events": {}}, [Asset("videos")], STORED, HailuoHook())
 
     assert raised.value.job_id == "job_1"
+
+
+def test_of_a_batch_assets_get_the_summary_and_an_alias_the_manifest(collector: Any):
+    asset, alias, added = Asset("videos"), AssetAlias("manifests"), []
+    events = {
+        asset: SimpleNamespace(extra={}),
+        alias: SimpleNamespace(add=lambda asset, extra: added.append((asset.uri, extra))),
+    }
+    summary = {"items": 2, "completed": 1, "credits": 5, "manifest": "s3://bucket/manifest.jsonl"}
+    video = {"index": 0, "url": STORED["url"], "uri": STORED["uri"]}
+
+    report_batch({"outlet_events": events}, [asset, alias], summary, [video, {"index": 1}], HailuoHook())
+
+    assert events[asset].extra == summary
+    assert added == [("s3://bucket/manifest.jsonl", summary)]
+    assert collected(collector) == (["https://cdn.example/videos/job_1.mp4"], ["s3://bucket/videos/boat.mp4"])
+
+
+def test_of_a_batch_that_stores_nothing_only_assets_are_told(collector: Any):
+    asset, alias = Asset("videos"), AssetAlias("manifests")
+    events = {asset: SimpleNamespace(extra={})}
+
+    report_batch({"outlet_events": events}, [asset, alias], {"items": 1}, [{"url": STORED["url"]}], HailuoHook())
+
+    assert events[asset].extra == {"items": 1}
+    assert collected(collector) == ([], [])
 
 
 @pytest.mark.parametrize(

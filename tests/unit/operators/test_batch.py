@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_hailuo import metrics, storage
 from airflow_provider_hailuo.apiframe import batch as batches
-from airflow_provider_hailuo.compat import AirflowFailException, TaskDeferred
+from airflow_provider_hailuo.compat import AirflowFailException, Asset, TaskDeferred
 from airflow_provider_hailuo.exceptions import (
     HailuoException,
     HailuoFailException,
@@ -59,6 +59,7 @@ class Worker:
         self.xcoms: dict[str, Any] = {}
         self.triggers: list[HailuoBatchTrigger] = []
         self.events: list[dict[str, Any]] = []
+        self.outlet_events: dict[Any, Any] = {}
 
     def begin(self, task: HailuoGenerateBatchOperator) -> tuple[Any, TaskDeferred | None]:
         """Make the first visit of the next try; return what it returns, or the deferral."""
@@ -100,7 +101,8 @@ class Worker:
         )
         ti.xcoms = self.xcoms
         ti._ti_context_from_server = SimpleNamespace(xcom_keys_to_clear=to_clear)
-        return {"ti": ti} if self.store is None else {"ti": ti, "task_state_store": self.store}
+        context = {"ti": ti, "outlet_events": self.outlet_events}
+        return context if self.store is None else {**context, "task_state_store": self.store}
 
     def _ended(self, value: Any) -> Any:
         self.xcoms["return_value"] = json.loads(json.dumps(value))
@@ -777,6 +779,32 @@ def test_two_runs_and_two_instances_have_manifests_of_their_own(sandbox: Sandbox
     uris = [Worker(map_index=map_index).run(task(["a"], destination=f"{tmp_path}/")) for map_index in (-1, 0, 1)]
 
     assert len(set(uris)) == 3
+
+
+def test_assets_among_the_outlets_are_told_of_the_batch(sandbox: Sandbox, small_videos: None, tmp_path: Path):
+    worker = Worker()
+    asset = Asset("videos")
+    worker.outlet_events = {asset: SimpleNamespace(extra={})}
+
+    manifest = worker.run(task(["a", "b"], destination=f"{tmp_path}/", outlets=[asset]))
+
+    told = worker.outlet_events[asset].extra
+    assert told == worker.xcoms["summary"]
+    assert (told["completed"], told["credits"], told["manifest"]) == (2, 10, manifest)
+
+
+def test_an_airflow_that_cannot_be_told_of_a_batch_is_told_by_a_retry(
+    sandbox: Sandbox, small_videos: None, tmp_path: Path
+):
+    worker = Worker()
+    arguments = {"destination": f"{tmp_path}/", "outlets": [Asset("videos")]}
+
+    with pytest.raises(HailuoException, match=r"could not be told of the batch.*A retry .* does not pay twice"):
+        worker.run(task(["a"], **arguments))
+    worker.outlet_events = {arguments["outlets"][0]: SimpleNamespace(extra={})}
+    worker.run(task(["a"], **arguments))
+
+    assert charged(sandbox) == 5
 
 
 # What is counted
