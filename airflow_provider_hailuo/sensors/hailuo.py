@@ -106,7 +106,7 @@ class HailuoJobSensor(BaseSensorOperator):
             ti.xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
             url = video_url(job)
         self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
-        metrics.completed(facts, {**self._tags(ti), "model": job.model})
+        metrics.completed(facts, self._tags(ti, job.model))
         return url
 
     def _defer(self, ti: Any) -> NoReturn:
@@ -127,8 +127,8 @@ class HailuoJobSensor(BaseSensorOperator):
             timeout=timedelta(seconds=deadline - now + BACKSTOP_SECONDS),
         )
 
-    def _tags(self, ti: Any) -> dict[str, str]:
-        return {"conn_id": HailuoHook(self.hailuo_conn_id).hailuo_conn_id, "dag_id": ti.dag_id}
+    def _tags(self, ti: Any, model: str | None = None) -> dict[str, str | None]:
+        return {"model": model, "conn_id": HailuoHook(self.hailuo_conn_id).hailuo_conn_id, "dag_id": ti.dag_id}
 
     @contextmanager
     def _explained(self, ti: Any) -> Iterator[None]:

@@ -76,7 +76,7 @@ class HailuoToObjectStorageOperator(BaseOperator):
         """Fetch the video and put it there; return the URI of the file."""
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
-        tags: dict[str, str | None] = {"conn_id": hook.hailuo_conn_id, "dag_id": ti.dag_id}
+        tags = {"model": None, "conn_id": hook.hailuo_conn_id, "dag_id": ti.dag_id}
         try:
             destination = Destination.of(self, self.destination)
             if is_nothing(self.job_id) or is_http_url(str(self.job_id)):
