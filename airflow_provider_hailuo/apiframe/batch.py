@@ -64,6 +64,7 @@ class Plan:
     :param contents: the URLs that stand for the content of pictures in an item's key, by where they lie.
     :param uploads: the URLs at which they were uploaded, by where they lie, for each key in turn: a key is always
         sent with the same body, which the API compares.
+    :param refused: why pictures will not do, by where they lie: their items are not submitted.
     """
 
     readable: str
@@ -76,6 +77,7 @@ class Plan:
     deadline: float
     contents: Mapping[str, str] = field(default_factory=dict)
     uploads: Sequence[Mapping[str, str]] = field(default_factory=list)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def uploaded(self, n: int) -> dict[str, str]:
         """Return where the pictures are that go with the `n`-th key of an item."""
@@ -102,6 +104,11 @@ def request(item: Mapping[str, Any], places: Mapping[str, str]) -> VideoRequest:
     """
     images = {name: places.get(item[name], item[name]) for name in IMAGE_FIELDS if name in item}
     return VideoRequest(**{**item, **images})
+
+
+def refusal(item: Mapping[str, Any], refused: Mapping[str, str]) -> str | None:
+    """Return why a picture of an item will not do, as `refused` tells by where it lies; None if all will."""
+    return next((refused[item[name]] for name in IMAGE_FIELDS if item.get(name) in refused), None)
 
 
 def pack(items: Sequence[Item]) -> str:
@@ -216,6 +223,8 @@ class _Batch:
         job_id = None
         try:
             self._check_goes_on()  # before any work, so that the rest of a batch that has stopped takes no time
+            if why := refusal(item, self._plan.refused):
+                raise InvalidInputError(why)
             wanted = request(item, self._plan.contents)
             key = derive_key(self._plan.readable, [*self._plan.identity, index], wanted)
             for n in range(1, self._plan.tries + 1):

@@ -30,6 +30,7 @@ from airflow_provider_hailuo.apiframe.batch import (
     generate_all,
     pack,
     ranges,
+    refusal,
     request,
     seconds_for,
 )
@@ -301,7 +302,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 check_budget(requests, self.max_credits, team.credits if team else None)
             if (destination := self._destination()) is not None and not going_on:
                 destination.check()
-            items, begun = self._uploaded(hook, items, begun)
+            begun, refused = self._uploaded(hook, items, begun)
         _save(store, begun)
         identity = [*record.identity(ti, hook.hailuo_conn_id, settings), begun.salt]
         plan = Plan(
@@ -315,6 +316,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
             deadline=self._deadline(ti, len(items), begun),
             contents=begun.contents,
             uploads=begun.uploads,
+            refused=refused,
         )
         self.log.info("%d items, of which %d can be submitted; try %d", len(items), len(requests), begun.tries)
         if nested or not self.deferrable or not requests:
@@ -431,18 +433,18 @@ class HailuoGenerateBatchOperator(BaseOperator):
             raise errors.InvalidInputError(errors.excerpt(problem, 4000))
         self.log.warning(errors.excerpt(problem, 4000))
 
-    def _uploaded(self, hook: HailuoHook, items: list[Item], begun: Begun) -> tuple[list[Item], Begun]:
+    def _uploaded(self, hook: HailuoHook, items: Sequence[Item], begun: Begun) -> tuple[Begun, dict[str, str]]:
         """Upload all pictures that are at no URL that the API could fetch.
 
         What a try before this one has uploaded is not given up for a picture that is gone or replaced by now.
 
-        :return: the items, of which some may turn out to be no input, and what is begun, with where the pictures are.
+        :return: what is begun, with where the pictures are, and why some will not do, by where these lie.
         :raises ApiframeError: a picture cannot be had, or the API takes none just now.
         """
         if not (lie := _pictures(items)):
-            return items, begun
+            return begun, {}
         conn_id = None if is_nothing(self.image_conn_id) else self.image_conn_id
-        contents, uploads, bad = dict(begun.contents), {}, {}
+        contents, uploads, refused = dict(begun.contents), {}, {}
         with hook.get_conn() as client:
             for place, ended in _upload_all(client, lie, conn_id):
                 if isinstance(ended, tuple) and contents.setdefault(place, ended[0]) == ended[0]:
@@ -451,13 +453,12 @@ class HailuoGenerateBatchOperator(BaseOperator):
                     why = "it was replaced" if isinstance(ended, tuple) else ended
                     self.log.warning("%s: what was uploaded before is used: %s", errors.excerpt(place), why)
                 elif isinstance(ended, errors.InvalidInputError | errors.BadRequestError):
-                    bad[place] = ended.message
+                    refused[place] = ended.message
                 elif isinstance(ended, Exception):
                     raise ended
         self.log.info("%d pictures uploaded", len(uploads))
-        refused = [next((bad[at] for at in _pictures([item]) if at in bad), item) for item in items]
-        self._check(refused)
-        return refused, replace(begun, contents=contents, uploads=[*begun.uploads, uploads])
+        self._check([item if isinstance(item, str) else refusal(item, refused) or item for item in items])
+        return replace(begun, contents=contents, uploads=[*begun.uploads, uploads]), refused
 
     def _finish(
         self, context: Context, store: Any, outcomes: Sequence[Outcome], items: Sequence[Item] | None

@@ -12,6 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import av
 import pytest
@@ -939,7 +941,7 @@ def test_pictures_that_are_gone_or_replaced_at_a_retry_change_nothing(
 
 
 def test_a_picture_that_will_not_do_is_bad_input_and_nothing_is_paid(
-    sandbox: Sandbox, worker: Worker, places: list[Path]
+    sandbox: Sandbox, small_videos: None, worker: Worker, places: list[Path], tmp_path: Path
 ):
     places[1].write_text("<svg/>")
 
@@ -947,9 +949,13 @@ def test_a_picture_that_will_not_do_is_bad_input_and_nothing_is_paid(
         worker.run(task(with_pictures(places)))
     assert jobs(sandbox) == 0
 
-    results = worker.run(task(with_pictures(places), on_item_failure="skip"))
+    arguments = {"on_item_failure": "skip", "destination": f"{tmp_path}/", "metadata": True}
+    manifest = worker.run(task(with_pictures(places), **arguments))
+    results = list(map(json.loads, Path(url2pathname(urlsplit(manifest).path)).read_text().splitlines()))
     assert [result.get("status") for result in results] == ["COMPLETED", None, "COMPLETED"]
     assert "b.jpg" in results[1]["error"]
+    told = json.loads((tmp_path / f"{results[0]['job_id']}.json").read_text())
+    assert told["prompt"] == "0"
 
 
 def test_uploads_that_fail_are_tried_again_by_a_retry(sandbox: Sandbox, worker: Worker, places: list[Path]):
