@@ -60,12 +60,12 @@ def hailuo_image_to_video() -> None:
         """Return where the pictures of this run lie; draw two if it was given none."""
         if params["image"] or params["end_image"]:
             return {"image": params["image"], "end_image": params["end_image"]}
+        folder = f"{VIDEOS}/pictures"
+        ObjectStoragePath(folder, conn_id=VIDEOS_CONN_ID).mkdir(parents=True, exist_ok=True)
         drawn = {"image": png(250, 190, 120), "end_image": png(30, 40, 90)}
-        folder = ObjectStoragePath(VIDEOS, conn_id=VIDEOS_CONN_ID) / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
         for name, content in drawn.items():
-            (folder / f"{name}.png").write_bytes(content)
-        return {name: f"{VIDEOS}/pictures/{name}.png" for name in drawn}
+            ObjectStoragePath(f"{folder}/{name}.png", conn_id=VIDEOS_CONN_ID).write_bytes(content)
+        return {name: f"{folder}/{name}.png" for name in drawn}
 
     frames = pictures()
     HailuoGenerateOperator(

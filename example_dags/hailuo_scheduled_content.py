@@ -1,4 +1,4 @@
-"""A few videos each day, and a second DAG that publishes each of them as soon as it is stored.
+"""A few videos each day, and a second DAG that publishes them when all of them are stored.
 
 `hailuo_scheduled_content` begins when somebody unpauses it: from then on it spends credits every day.
 """
@@ -41,22 +41,31 @@ daily_videos = Asset("hailuo_daily_videos")
     tags=["hailuo"],
 )
 def hailuo_scheduled_content() -> None:
-    """Generate the videos of a day: one for each of SUBJECTS."""
-    HailuoGenerateOperator.partial(
+    """Generate the videos of a day, one for each of SUBJECTS, then say that they are there."""
+    videos = HailuoGenerateOperator.partial(
         task_id="make_video",
         resolution="768p",
         duration=6,
         destination_conn_id=VIDEOS_CONN_ID,
-        outlets=[daily_videos],  # each video is an event, whose `extra` tells where it is
         map_index_template="{{ task.destination }}",
         retries=2,
     ).expand_kwargs(
         [
-            # A day's name, not that of a moment: a run that is made again replaces its videos.
+            # Named after the day: a run that is made again replaces its videos.
             {"prompt": f"{subject}, calendar picture of {DAY}", "destination": f"{VIDEOS}/daily/{DAY}/{name}.mp4"}
             for name, subject in SUBJECTS.items()
         ]
     )
+
+    # Not by `outlets` of the mapped task: of events that come right after one another Airflow may pass on the first,
+    # and keep the others for the next run.
+    @task(outlets=[daily_videos])
+    def announce(jobs: Any, outlet_events: Any = None) -> None:
+        """Tell in one event where the videos are."""
+        fields = ("uri", "prompt", "credits")
+        outlet_events[daily_videos].extra["videos"] = [{name: job[name] for name in fields} for job in jobs]
+
+    announce(videos.output["job"])
 
 
 @dag(
@@ -66,18 +75,19 @@ def hailuo_scheduled_content() -> None:
     tags=["hailuo"],
 )
 def hailuo_publish() -> None:
-    """Publish the videos that have come since the last run: one or several of them."""
+    """Publish the videos of a day."""
 
     @task
     def publish(**context: Any) -> list[str]:
-        """Tell the world of each video. Put the call of your own channel here."""
+        """Publish what the event tells of. Put the call of your own channel here."""
         try:
             events = context["triggering_asset_events"]
         except KeyError:  # Airflow 2.11
             events = context["triggering_dataset_events"]
-        videos = [event.extra for found in events.values() for event in found]
+        # More than one event if several days' came while this DAG was paused; none if it is started by hand.
+        videos = [video for found in events.values() for event in found for video in event.extra["videos"]]
         for video in videos:
-            print(f"Published {video['uri']}: {video['prompt']!r}, {video['credits']} credits")  # noqa: T201
+            print(f"{video['uri']}: {video['prompt']!r}, {video['credits']} credits")  # noqa: T201
         return [video["uri"] for video in videos]
 
     publish()

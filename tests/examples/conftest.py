@@ -7,6 +7,7 @@ side, and the tests look at what became of them.
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -32,15 +33,6 @@ SIX_SECONDS = (1366, 768, 144)
 
 PATIENCE_SECONDS = 900
 """For what takes half a minute on a quiet machine: enough for a much slower one."""
-
-
-def measured(video: bytes) -> tuple[int, int, int]:
-    """Return width, height and number of frames of a video, all of which is decoded."""
-    with av.open(io.BytesIO(video)) as file:
-        (stream,) = file.streams
-        frames = sum(1 for _ in file.decode(stream))
-        assert frames == stream.frames
-        return stream.width, stream.height, frames
 
 
 @dataclass(frozen=True)
@@ -88,8 +80,12 @@ class Stage:
         return sorted(prompt for job in self.sandbox.jobs() if words in (prompt := job["input"]["prompt"]))
 
     def video(self, uri: str) -> tuple[int, int, int]:
-        """Return width, height and number of frames of the video that is stored at `uri`."""
-        return measured(self.s3.read(uri))
+        """Return width, height and number of frames of the video that is stored at `uri`, which is decoded."""
+        with av.open(io.BytesIO(self.s3.read(uri))) as file:
+            (stream,) = file.streams
+            frames = sum(1 for _ in file.decode(stream))
+            assert frames == stream.frames
+            return stream.width, stream.height, frames
 
     def until(self, what: str, found: Callable[[], Any]) -> Any:
         """Ask again and again until `found()` is true, and return what it says.
@@ -138,6 +134,9 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         connection = {"host": at.hostname, "port": at.port, "login": at.username, "password": at.password}
         body = {"connection_id": "catalog", "conn_type": "postgres", "schema": "catalog", **connection}
         airflow.request("POST", "connections", json=body)
+        # What the tests ask is of no interest, and there is much of it.
+        for name in "httpx", "werkzeug":
+            logging.getLogger(name).setLevel(logging.WARNING)
         stage = Stage(airflow, sandbox, s3, catalog)
         for module in modules:
             module.begin(stage)

@@ -28,11 +28,10 @@ def runs(stage: Stage, dag_id: str) -> dict[str, dict[str, Any]]:
 
 
 def events(stage: Stage, run_id: str) -> list[dict[str, Any]]:
-    """Return the asset events of a run, by map index."""
+    """Return the asset events of a run."""
     what = "asset" if AIRFLOW >= (3, 0) else "dataset"
     params = {"source_dag_id": CONTENT, "source_run_id": run_id, "limit": 100}
-    found = stage.airflow.request("GET", f"{what}s/events", params=params)[f"{what}_events"]
-    return sorted(found, key=lambda event: int(event["source_map_index"]))
+    return stage.airflow.request("GET", f"{what}s/events", params=params)[f"{what}_events"]
 
 
 def scheduled(stage: Stage) -> str:
@@ -88,30 +87,26 @@ def test_the_last_run_of_a_day_is_what_lies_there(stage: Stage):
     assert {uri: sha256(stage.s3.read(uri)).hexdigest() for uri in last} == last
 
 
-def test_the_events_of_the_asset_tell_of_the_videos(stage: Stage):
+def test_one_event_of_the_asset_tells_of_the_videos_of_a_day(stage: Stage):
     assert stage.ended(CONTENT, "dated") == "success"
 
-    told = [event["extra"] for event in events(stage, "dated")]
-    assert [extra["uri"] for extra in told] == [f"{VIDEOS}/daily/2026-03-01/{name}.mp4" for name in NAMES]
-    for extra, job in zip(told, jobs(stage, "dated"), strict=True):
-        assert extra["job"] == job["id"]
-        assert {name: extra[name] for name in ("prompt", "credits", "bytes", "sha256")} == {
-            name: job[name] for name in ("prompt", "credits", "bytes", "sha256")
-        }
+    (event,) = events(stage, "dated")
+    told = [{name: job[name] for name in ("uri", "prompt", "credits")} for job in jobs(stage, "dated")]
+    assert event["extra"]["videos"] == told
+    assert [video["uri"] for video in told] == [f"{VIDEOS}/daily/2026-03-01/{name}.mp4" for name in NAMES]
 
 
-def test_each_video_is_published_once(stage: Stage):
+def test_what_is_stored_starts_its_publication_and_each_video_is_published_once(stage: Stage):
     run_ids = ["dated", "by_hand", scheduled(stage)]
     assert [stage.ended(CONTENT, run_id) for run_id in run_ids] == ["success"] * 3
-    made = [job for run_id in run_ids for job in jobs(stage, run_id)]
+    stored = {run_id: [job["uri"] for job in jobs(stage, run_id)] for run_id in run_ids}
 
-    def starting() -> list[dict[str, Any]]:
-        found = [event for run_id in run_ids for event in events(stage, run_id)]
-        return found if all(event["created_dagruns"] for event in found) else []
-
-    told = stage.until("the events start runs", starting)
-    published = sorted({created["run_id"] for event in told for created in event["created_dagruns"]})
-    assert [stage.ended(PUBLISH, run_id) for run_id in published] == ["success"] * len(published)
-    uris = [uri for run_id in published for uri in stage.airflow.xcom(PUBLISH, run_id, "publish")]
-    assert sorted(uris) == sorted(job["uri"] for job in made)
-    assert len(stage.prompts("calendar picture of")) == len(made) == 6
+    started = {}
+    for run_id in run_ids:
+        (created,) = stage.until("a publication", lambda run_id=run_id: events(stage, run_id)[0]["created_dagruns"])
+        started[run_id] = created.get("run_id") or created["dag_run_id"]
+    assert sorted(started.values()) == sorted(runs(stage, PUBLISH))
+    assert [stage.ended(PUBLISH, run_id) for run_id in started.values()] == ["success"] * 3
+    published = {run_id: stage.airflow.xcom(PUBLISH, started[run_id], "publish") for run_id in run_ids}
+    assert published == stored
+    assert len(stage.prompts("calendar picture of")) == 6
