@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -31,11 +32,20 @@ CHUNK_BYTES: Final = 1024 * 1024
 
 _LOCAL: Final = frozenset({"", "file", "local"})
 
+_AZURE: Final = ("abfs", "abfss", "adl")
+_GOOGLE: Final = ("gs", "gcs")
+
+
+def _azure_options(content_type: str) -> dict[str, Any]:
+    settings = import_module("azure.storage.blob").ContentSettings  # adlfs takes a dict for it only since 2026.8
+    return {"overwrite": True, "content_settings": settings(content_type=content_type)}
+
+
 # An object of these is there when all of it is; elsewhere a name appears with its first byte.
 _OBJECT_STORES: Final[Mapping[str, Callable[[str], dict[str, Any]]]] = {
     **dict.fromkeys(("s3", "s3a", "s3n"), lambda kind: {"ContentType": kind}),
-    **dict.fromkeys(("gs", "gcs"), lambda kind: {"content_type": kind}),
-    **dict.fromkeys(("abfs", "abfss", "adl"), lambda _: {"overwrite": True}),
+    **dict.fromkeys(_GOOGLE, lambda kind: {"content_type": kind}),
+    **dict.fromkeys(_AZURE, _azure_options),
 }
 
 
@@ -81,6 +91,9 @@ class Destination:
         problems: list[tuple[str, object, str]] = []
         if not isinstance(self.url, str) or not (self.url.startswith("/") or urlsplit(self.url).scheme):
             problem = "must be a URL such as s3://bucket/videos/ or an absolute path"
+            problems.append(("destination", self.url, problem))
+        elif (parts := urlsplit(self.url)).scheme in _AZURE and parts.netloc.endswith(".core.windows.net"):
+            problem = "names the account, which is the connection's: write abfs://container/videos/"
             problems.append(("destination", self.url, problem))
         if self.conn_id is not None and not isinstance(self.conn_id, str):
             problems.append(("destination_conn_id", self.conn_id, "must be the id of a connection, a text"))
@@ -148,7 +161,7 @@ class Destination:
                 log.info("Job %s: its video lies at %s already", job_id, found.uri)
                 return found
             if self.if_exists == "fail" and path.fs.exists(path.path):
-                problem = f"Another file than this job's video lies at {path}, and if_exists is 'fail'"
+                problem = f"Another file than this job's video lies at {self._uri(job_id)}, and if_exists is 'fail'"
                 raise StorageError(problem, job_id=job_id)
             with tempfile.TemporaryDirectory(prefix="hailuo-") as directory:
                 local = Path(directory, "video.mp4")
@@ -237,9 +250,10 @@ class Destination:
         except errors.ApiframeError:
             raise
         except AirflowNotFoundException as error:
-            raise StorageError(
-                f"Airflow finds no connection {self.conn_id!r}, which destination_conn_id names", job_id=job_id
-            ) from error
+            where = "destination_conn_id" if self.conn_id else "the destination"
+            conn_id = errors.excerpt(self.conn_id or urlsplit(self.url).netloc.rpartition("@")[0])
+            problem = f"Airflow finds no connection {conn_id!r}, which {where} names"
+            raise StorageError(problem, job_id=job_id) from error
         except Exception as error:
             raise StorageError(
                 f"{errors.excerpt(self.url)}: {type(error).__name__}: {errors.excerpt(str(error))}", job_id=job_id
@@ -262,11 +276,27 @@ def _check_directory(url: str, directory: Path) -> None:
 def _check_bucket(url: str, path: ObjectStoragePath) -> None:
     bucket = path.path.lstrip("/").partition("/")[0]
     try:
-        path.fs.info(bucket)
+        if path.protocol in _GOOGLE:
+            # Its `info` lists a bucket that may not be looked at, keeps the list, and takes an empty one for none.
+            path.fs.call("GET", "b/{}", bucket)
+        else:
+            path.fs.info(bucket)
     except FileNotFoundError:
         raise errors.InvalidInputError.of(("destination", url, f"there is no bucket {bucket!r}: make it")) from None
-    except PermissionError:
-        pass  # it may be there all the same
+    except Exception as error:
+        if not _is_forbidden(error):
+            raise
+        # It may be there all the same.
+
+
+def _is_forbidden(error: Exception) -> bool:
+    """Tell whether a storage knows who asks and does not let them: s3fs, gcsfs and adlfs each say so in their way."""
+    azure = getattr(error, "error_code", None)  # for a wrong key it is AuthenticationFailed
+    return (
+        isinstance(error, PermissionError)
+        or str(error).startswith("Forbidden")
+        or (isinstance(azure, str) and azure.startswith("Authorization"))
+    )
 
 
 def _sibling(path: ObjectStoragePath, suffix: str) -> ObjectStoragePath:
