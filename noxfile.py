@@ -44,7 +44,12 @@ class Release:
 
 
 AIRFLOW = {
-    "2.11": Release("2.11.2", until="2026-03-28", python=">=3.10,<3.13"),
+    "2.11": Release(
+        "2.11.2",
+        until="2026-03-28",
+        newer={"gcp-storage-emulator": "2026-07-20"},
+        python=">=3.10,<3.13",
+    ),
     "3.0": Release(
         "3.0.6",
         until="2025-09-12",
@@ -57,7 +62,7 @@ AIRFLOW = {
 }
 
 INTEGRATIONS = ("2.11", "3.3")
-"""The Airflows that are tested together with S3, SQL, OpenLineage and statsd, not with fakes of them alone."""
+"""The Airflows that are tested together with S3, GCS, SQL, OpenLineage and statsd, not with fakes of them alone."""
 
 LOWEST = Release("2.11.0", until="2026-03-28", python="3.10")
 """The oldest Airflow and the oldest Python that there are tests with."""
