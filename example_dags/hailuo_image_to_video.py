@@ -25,8 +25,6 @@ except ImportError:  # Airflow 2.11
 VIDEOS = os.environ.get("HAILUO_VIDEOS", tempfile.gettempdir())  # or "s3://my-bucket/videos", or any other storage
 VIDEOS_CONN_ID = os.environ.get("HAILUO_VIDEOS_CONN_ID")  # its connection, "aws_default" as an example
 
-PICTURE = "s3://bucket/first.png (read with the same connection as the videos), /path/first.png or https://..."
-
 
 def png(red: int, green: int, blue: int, width: int = 1366, height: int = 768) -> bytes:
     """Return a picture of one colour."""
@@ -46,8 +44,12 @@ def png(red: int, green: int, blue: int, width: int = 1366, height: int = 768) -
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     params={
-        "image": Param(None, type=["null", "string"], description=f"The first frame: {PICTURE}"),
-        "end_image": Param(None, type=["null", "string"], description="The last frame, likewise, if there is one"),
+        "image": Param(
+            None,
+            type=["null", "string"],
+            description="First frame: https://..., s3://bucket/first.png, /path/first.png; without any two are drawn",
+        ),
+        "end_image": Param(None, type=["null", "string"], description="Last frame, likewise"),
         "prompt": Param("Slow cinematic transition, soft light", type="string"),
     },
     tags=["hailuo"],

@@ -79,15 +79,13 @@ def hailuo_publish() -> None:
 
     @task
     def publish(**context: Any) -> list[str]:
-        """Publish what the event tells of. Put the call of your own channel here."""
+        """Publish what an event tells of: `uri`, `prompt`, `credits`. Put the call of your own channel here."""
         try:
             events = context["triggering_asset_events"]
         except KeyError:  # Airflow 2.11
             events = context["triggering_dataset_events"]
-        # More than one event if several days' came while this DAG was paused; none if it is started by hand.
+        # Several events after days on which this DAG was paused, none when it is started by hand.
         videos = [video for found in events.values() for event in found for video in event.extra["videos"]]
-        for video in videos:
-            print(f"{video['uri']}: {video['prompt']!r}, {video['credits']} credits")  # noqa: T201
         return [video["uri"] for video in videos]
 
     publish()

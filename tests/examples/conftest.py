@@ -122,6 +122,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
                 },
                 database="postgres",
                 config={
+                    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
                     "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
                     "HAILUO_VIDEOS": VIDEOS,
                     "HAILUO_VIDEOS_CONN_ID": "aws_default",

@@ -62,6 +62,8 @@ def test_a_dated_run_makes_the_videos_of_its_day(stage: Stage):
     ]
     assert [job["credits"] for job in made] == [5, 5]
     assert stage.airflow.tries(CONTENT, "dated", "make_video") == [("success", 1)] * 2
+    tasks = stage.airflow.task_instances(CONTENT, "dated")
+    assert sorted(filter(None, (task["rendered_map_index"] for task in tasks))) == uris
 
 
 @pytest.mark.parametrize("which", ["by_hand", "scheduled"])
