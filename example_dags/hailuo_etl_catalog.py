@@ -29,8 +29,8 @@ CATALOG_CONN_ID = os.environ.get("HAILUO_CATALOG_CONN_ID", "hailuo_demo_catalog"
 DEMO = CATALOG_CONN_ID == "hailuo_demo_catalog"
 if DEMO:
     # So that there is nothing to set up. A catalog of your own gets a connection in Airflow instead.
-    file = os.path.join(tempfile.gettempdir(), "hailuo_demo_catalog.db")  # noqa: PTH118
-    os.environ["AIRFLOW_CONN_HAILUO_DEMO_CATALOG"] = json.dumps({"conn_type": "sqlite", "host": file})
+    demo = {"conn_type": "sqlite", "host": f"{tempfile.gettempdir()}/hailuo_demo_catalog.db"}
+    os.environ["AIRFLOW_CONN_HAILUO_DEMO_CATALOG"] = json.dumps(demo)
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS products (
@@ -55,14 +55,14 @@ WRITE_BACK = "UPDATE products SET job_id = {0}, video = {0}, credits = {0} WHERE
 def parameters(product_id: int, description: str, image: str | None) -> dict[str, Any]:
     """Return what a row means for the tasks that make and store its video."""
     content = hashlib.sha256(json.dumps([description, image]).encode()).hexdigest()
-    in_storage = image is not None and not image.startswith(("http://", "https://"))
+    in_storage = image and not image.startswith(("http://", "https://"))
     return {
         "product_id": product_id,
         "description": description,
         "image": image,
         # The key stands for the row, not for the run: within 24 hours a later run gets the video that an earlier one
-        # has paid for but could not write back, and pays nothing. A picture in storage is uploaded by each run to
-        # another URL, which under the same key would be refused: there the task derives a key of its own.
+        # has paid for but could not write back, and pays nothing. A picture in storage has another URL each time it
+        # is uploaded, which under the same key would be refused: for those each run has a key of its own.
         "idempotency_key": None if in_storage else f"products/{product_id}/{content}",
         "destination": f"{VIDEOS}/product-{product_id}.mp4",
     }

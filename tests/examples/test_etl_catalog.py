@@ -30,6 +30,7 @@ os.environ["HAILUO_CATALOG_CONN_ID"] = "catalog"
 
 URL = "https://example.com/teapot.png"
 FAILS = "A catalogued vase [[fail: content policy]]"
+STALLS = "A catalogued bowl [[stall]]"
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,6 @@ class Catalog:
         values = product_id, "a name", description, image
         self.run("insert into products (id, name, description, image) values (%s, %s, %s, %s)", *values)
 
-    def tries(self, run_id: str, task_id: str) -> list[tuple[str | None, int]]:
-        return self.stage.airflow.tries(DAG, run_id, f"product.{task_id}")
-
     def now(self, state: str) -> Moment:
         jobs = [job for job in self.stage.sandbox.jobs() if "catalogued" in job["input"]["prompt"]]
         return Moment(state, self.rows(), jobs)
@@ -85,16 +83,6 @@ class Catalog:
     def go(self, run_id: str) -> Moment:
         self.stage.start(DAG, run_id)
         return self.now(self.stage.ended(DAG, run_id))
-
-    def give_up(self, run_id: str, map_index: int) -> None:
-        """Fail a video that waits for its next try, as somebody would who does not want to wait."""
-        airflow, task_id = self.stage.airflow, "product.make_video"
-        self.stage.until(
-            "the first try has failed", lambda: self.tries(run_id, "make_video")[map_index][0] == "up_for_retry"
-        )
-        body = {"new_state": "failed", **({"dry_run": False} if airflow.generation.api == "/api/v1" else {})}
-        path = f"dags/{DAG}/dagRuns/{run_id}/taskInstances/{task_id}/{map_index}"
-        airflow.request("PATCH", path, json=body)
 
 
 def begin(stage: Stage) -> None:
@@ -110,48 +98,48 @@ def begin(stage: Stage) -> None:
     catalog.add(1, "A catalogued teapot's lid; it is 100% blue {{ ds }}", URL)
     catalog.add(2, "A catalogued lamp", "s3://videos/lamp.png")
     catalog.add(3, FAILS)
+    catalog.add(4, STALLS)
     stage.start(DAG, "first")
 
 
 @pytest.fixture(scope="module")
 def moments(stage: Stage) -> dict[str, Moment]:
-    """Return what there was in the middle of the first run, and after it and each of those that followed."""
+    """Return what there was in the first run while a video was missing, after it, and after each that followed."""
     catalog, moments = Catalog(stage), {}
     stage.until("two rows are written", lambda: sum(row.video is not None for row in catalog.rows().values()) == 2)
-    catalog.give_up("first", 2)
-    moments["middle"] = catalog.now("")
+    moments["middle"] = catalog.now(stage.airflow.state(DAG, "first"))
+    stage.until("the last one is asked for", lambda: stage.sandbox.release("catalogued"))
     moments["first"] = catalog.now(stage.ended(DAG, "first"))
-
-    stage.start(DAG, "again")
-    catalog.give_up("again", 0)
-    moments["again"] = catalog.now(stage.ended(DAG, "again"))
+    moments["again"] = catalog.go("again")
 
     catalog.run("update products set description = 'A catalogued vase' where id = 3")
     moments["corrected"] = catalog.go("corrected")
     moments["nothing"] = catalog.go("nothing")
 
-    catalog.add(4, "A catalogued chair")
+    catalog.add(5, "A catalogued chair")
     # As if it could not have been written back.
     catalog.run("update products set job_id = null, video = null, credits = null where id = 1")
     moments["later"] = catalog.go("later")
     return moments
 
 
-def test_each_row_is_written_back_whatever_becomes_of_the_others(moments: dict[str, Moment], stage: Stage):
-    middle = moments["middle"]
-    assert moments["first"].state == "failed"
-    assert moments["first"].rows == middle.rows
+def test_each_row_is_written_back_when_its_own_video_is_there(moments: dict[str, Moment], stage: Stage):
+    middle, first = moments["middle"], moments["first"]
+    assert middle.state == "running"
+    assert middle.rows[4] == Row(STALLS, None, None, None, None)
+    assert first.state == "failed"
 
-    jobs = {job["input"]["prompt"]: job for job in middle.jobs}
-    for product_id in 1, 2:
-        row = middle.rows[product_id]
-        job = jobs[row.description]
-        assert row.job_id == job["id"]
+    jobs = {job["id"]: job for job in first.jobs}
+    for product_id in 1, 2, 4:
+        row = first.rows[product_id]
+        job = jobs.pop(row.job_id)
+        assert job["input"]["prompt"] == row.description
         assert row.credits == job["creditCost"] == 5
         assert row.video == f"{VIDEOS}/product-{product_id}.mp4"
         assert stage.video(row.video) == SIX_SECONDS
-    assert middle.rows[3] == Row(FAILS, None, None, None, None)
-    assert len(middle.jobs) == 3
+    assert [middle.rows[product_id] for product_id in (1, 2)] == [first.rows[product_id] for product_id in (1, 2)]
+    assert first.rows[3] == Row(FAILS, None, None, None, None)
+    assert [(job["input"]["prompt"], job["creditCost"]) for job in jobs.values()] == [(FAILS, 0)] * 3
 
 
 def test_the_pictures_become_the_first_frames(moments: dict[str, Moment], stage: Stage):
@@ -160,18 +148,17 @@ def test_the_pictures_become_the_first_frames(moments: dict[str, Moment], stage:
 
     assert jobs[rows[1].job_id]["image"] == URL
     assert jobs[rows[2].job_id]["image"].startswith(stage.sandbox.base_url)
-    (of_the_third,) = (params for job_id, params in jobs.items() if job_id not in {rows[1].job_id, rows[2].job_id})
-    assert "image" not in of_the_third
+    assert "image" not in jobs[rows[4].job_id]
 
 
 def test_the_next_run_tries_only_what_has_failed(moments: dict[str, Moment]):
     assert moments["again"].state == "failed"
-    assert moments["again"].asked_since(moments["first"]) == [FAILS]
+    assert moments["again"].asked_since(moments["first"]) == [FAILS] * 3
 
     assert moments["corrected"].state == "success"
     assert moments["corrected"].asked_since(moments["again"]) == ["A catalogued vase"]
     assert moments["corrected"].rows[3].video == f"{VIDEOS}/product-3.mp4"
-    for product_id in 1, 2:
+    for product_id in 1, 2, 4:
         assert moments["corrected"].rows[product_id] == moments["first"].rows[product_id]
 
 
@@ -187,9 +174,9 @@ def test_a_new_row_is_paid_for_and_one_that_was_not_written_back_is_not(moments:
     assert later.state == "success"
     assert later.asked_since(moments["nothing"]) == ["A catalogued chair"]
 
-    assert later.rows[4].video == f"{VIDEOS}/product-4.mp4"
+    assert later.rows[5].video == f"{VIDEOS}/product-5.mp4"
     assert later.rows[1] == moments["first"].rows[1]
-    assert sum(job["creditCost"] for job in later.jobs) == sum(row.credits for row in later.rows.values()) == 20
+    assert sum(job["creditCost"] for job in later.jobs) == sum(row.credits for row in later.rows.values()) == 25
 
 
 def test_it_runs_on_sqlite_with_nothing_set_up(tmp_path: Path):
@@ -199,6 +186,7 @@ def test_it_runs_on_sqlite_with_nothing_set_up(tmp_path: Path):
             **{name: value for name, value in os.environ.items() if not name.startswith("HAILUO_")},
             "AIRFLOW_HOME": str(tmp_path),
             "AIRFLOW__CORE__DAGS_FOLDER": str(EXAMPLES),
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
             "AIRFLOW_CONN_HAILUO_DEFAULT": json.dumps(connection),
             "TMPDIR": str(tmp_path),
         }
