@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,8 +24,10 @@ from airflow_provider_hailuo.storage import Destination, StorageError, Stored
 
 if AIRFLOW >= (3, 0):
     import airflow.sdk.io.fs as airflow_io
+    import airflow.sdk.io.store as airflow_store
 else:
     import airflow.io as airflow_io
+    import airflow.io.store as airflow_store
 
 TASK = {"dag_id": "dag", "run_id": "run", "task_id": "video", "map_index": -1}
 
@@ -264,5 +268,60 @@ def test_the_connection_stands_in_the_url_or_beside_it_and_not_in_the_uri(
 
 
 def test_a_connection_of_the_url_that_is_not_there_is_missed():
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match="no connection 'nowhere', which the destination names"):
         Destination("memory://nowhere@videos/").check()
+
+
+@pytest.mark.parametrize("url", ["abfss://videos@account.dfs.core.windows.net/a/", "abfs://c.blob.core.windows.net/"])
+def test_the_account_of_azure_belongs_to_the_connection(url: str):
+    with pytest.raises(InvalidInputError, match=r"the connection's: write abfs://container/videos/"):
+        Destination(url, conn_id="store")
+
+
+class Azure(MemoryFileSystem):
+    """What of adlfs there is to a video: an emulator of Azure's storage needs more than Python."""
+
+    cachable = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.content_types: dict[str, str] = {}
+        self.error_code = ""
+
+    def info(self, *_: Any) -> dict[str, Any]:
+        error = RuntimeError("This request is not authorized to perform this operation")
+        error.error_code = self.error_code
+        raise error
+
+    def put_file(self, lpath: str, rpath: str, *, overwrite: bool, content_settings: SimpleNamespace) -> None:
+        assert overwrite
+        super().put_file(lpath, rpath)
+        self.content_types[rpath.strip("/")] = content_settings.content_type
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
+    fs = Azure()
+    known = {**airflow_io._register_filesystems(), "abfs": lambda _: fs}
+    monkeypatch.setattr(airflow_io, "_register_filesystems", lambda: known)
+    monkeypatch.setattr(airflow_store, "_STORE_CACHE", {})
+    monkeypatch.setitem(sys.modules, "azure.storage.blob", SimpleNamespace(ContentSettings=SimpleNamespace))
+    yield fs
+    fs.store.clear()
+
+
+def test_azure_is_told_the_content_type(azure: Azure):
+    Destination("abfs://videos/list.json").write("{}", "application/json")
+
+    assert azure.content_types == {"videos/list.json": "application/json"}
+
+
+def test_a_container_of_azure_that_may_not_be_looked_at_is_no_obstacle_and_a_wrong_key_is(azure: Azure):
+    destination = Destination("abfs://videos/boat.mp4", if_exists="overwrite")
+
+    azure.error_code = "AuthorizationFailure"  # as for a shared access signature of the container
+    destination.check()
+
+    azure.error_code = "AuthenticationFailed"
+    with pytest.raises(StorageError, match="not authorized"):
+        destination.check()
