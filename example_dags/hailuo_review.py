@@ -82,9 +82,7 @@ The link is short-lived; the file stays: {{ ti.xcom_pull(task_ids='make_video') 
     another_take = TriggerDagRunOperator(
         task_id="another_take",
         trigger_dag_id="hailuo_review",
-        conf={
-            "prompt": "{{ ti.xcom_pull(task_ids='review').params_input.prompt or params.prompt }}",
-        },
+        conf={"prompt": "{{ ti.xcom_pull(task_ids='review').params_input.get('prompt') or params.prompt }}"},
     )
 
     video >> review

@@ -31,7 +31,7 @@ def question(stage: Stage, run_id: str) -> dict[str, Any]:
     return stage.until(f"{run_id} asks", asked)
 
 
-def answer(stage: Stage, run_id: str, option: str, prompt: str | None = None) -> None:
+def answer(stage: Stage, run_id: str, option: str, **form: str | None) -> None:
     # Only a test is so quick that Airflow 3.3 fails the task: it goes on before the scheduler has seen it pause.
     log, task = stage.airflow.home / "scheduler.log", f"task_id='review', run_id='{run_id}'"
     stage.until(
@@ -39,7 +39,7 @@ def answer(stage: Stage, run_id: str, option: str, prompt: str | None = None) ->
         lambda: any("Received executor event" in line and task in line for line in log.read_text().splitlines()),
     )
     path = f"dags/{DAG}/dagRuns/{run_id}/taskInstances/review/-1/hitlDetails"
-    stage.airflow.request("PATCH", path, json={"chosen_options": [option], "params_input": {"prompt": prompt}})
+    stage.airflow.request("PATCH", path, json={"chosen_options": [option], "params_input": form})
 
 
 def states(stage: Stage, run_id: str) -> dict[str, str]:
@@ -67,7 +67,7 @@ def test_a_person_has_the_video_made_anew_until_it_may_be_published(stage: Stage
     assert FIRST in asked["body"]
     assert f"{VIDEOS}/{job['id']}.mp4" in asked["body"]
 
-    answer(stage, "take_1", "Another take", SECOND)
+    answer(stage, "take_1", "Another take", prompt=SECOND)
     second = next_take(stage, "take_1")
     assert SECOND in question(stage, second)["body"]
 
@@ -79,7 +79,7 @@ def test_a_person_has_the_video_made_anew_until_it_may_be_published(stage: Stage
     assert [job["input"]["prompt"] for job in made] == [FIRST, SECOND, SECOND]
     assert [job["creditCost"] for job in made] == [5, 5, 5]
 
-    answer(stage, third, "Publish")
+    answer(stage, third, "Publish", prompt=None)
     ended = states(stage, third)
     assert ended["publish"] == "success"
     assert ended["another_take"] == "skipped"
