@@ -17,9 +17,6 @@ BY_CONTENT = "https://sha256.invalid/"
 """What the URL of a picture begins with that is named by its content: no host has such a name (RFC 6761)."""
 
 
-FIELDS = ("image", "end_image")
-
-
 def is_elsewhere(value: Any) -> bool:
     """Tell whether `value` names a picture that has to be uploaded: of what names none, the request tells."""
     if not isinstance(value, str) or value.lower().startswith(("http://", "https://")):

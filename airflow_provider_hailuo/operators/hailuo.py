@@ -21,6 +21,7 @@ from airflow_provider_hailuo.apiframe.idempotency import nth_key
 from airflow_provider_hailuo.apiframe.models import (
     FINAL_STATUSES,
     HAILUO_02,
+    IMAGE_FIELDS,
     Job,
     JobStatus,
     VideoRequest,
@@ -212,7 +213,7 @@ class HailuoGenerateOperator(BaseOperator):
                 | {
                     name: value
                     for name, value in self._request_fields().items()
-                    if is_literal(value) and not (name in pictures.FIELDS and pictures.is_elsewhere(value))
+                    if is_literal(value) and not (name in IMAGE_FIELDS and pictures.is_elsewhere(value))
                 }
             )
             if is_literal(idempotency_key):
@@ -344,7 +345,7 @@ class HailuoGenerateOperator(BaseOperator):
 
     def _record(self, context: Context) -> SubmissionRecord:
         # Each upload of a picture has a URL of its own, and so a body that the API takes for another request.
-        uploads = any(pictures.is_elsewhere(getattr(self, name)) for name in pictures.FIELDS)
+        uploads = any(pictures.is_elsewhere(getattr(self, name)) for name in IMAGE_FIELDS)
         return SubmissionRecord(context, kept=not record.is_nested(self, context["ti"]), needed=uploads)
 
     @property
@@ -367,7 +368,7 @@ class HailuoGenerateOperator(BaseOperator):
     def _pictures(self) -> dict[str, tuple[str, str | None]]:
         """Return where the pictures lie that have to be uploaded, and their connection, by field."""
         conn_id = None if is_nothing(self.image_conn_id) else self.image_conn_id
-        fields = {name: getattr(self, name) for name in pictures.FIELDS}
+        fields = {name: getattr(self, name) for name in IMAGE_FIELDS}
         return {name: (value, conn_id) for name, value in fields.items() if pictures.is_elsewhere(value)}
 
     def _submit(

@@ -8,8 +8,9 @@ from typing import Any
 import jinja2
 from jinja2 import meta, nodes
 
+from airflow_provider_hailuo.apiframe.models import IMAGE_FIELDS
 from airflow_provider_hailuo.compat import BaseOperator, conf
-from airflow_provider_hailuo.pictures import FIELDS, is_elsewhere
+from airflow_provider_hailuo.pictures import is_elsewhere
 from airflow_provider_hailuo.record import TRIGGERS_WRITE_XCOMS
 
 MOST = 2
@@ -112,7 +113,7 @@ def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterat
         return
     if getattr(task, "max_credits", None) is not None:
         yield "max_credits"
-    yield from (f"{name}, which has to be uploaded" for name in FIELDS if _is_uploaded(getattr(task, name)))
+    yield from (f"{name}, which has to be uploaded" for name in IMAGE_FIELDS if _is_uploaded(getattr(task, name)))
     # Limits hold for what is queued for a worker.
     if task.pool != "default_pool" or task.pool_slots != 1:
         yield "a pool"

@@ -12,12 +12,12 @@ import jinja2
 
 from airflow_provider_hailuo import metrics, record
 from airflow_provider_hailuo.apiframe import calls, errors
-from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, JobStatus, Submission, VideoRequest
+from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, IMAGE_FIELDS, JobStatus, Submission, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
 from airflow_provider_hailuo.apiframe.watcher import JobWatcher, shared_watcher, wait_for_job
 from airflow_provider_hailuo.compat import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.pictures import FIELDS, is_elsewhere
+from airflow_provider_hailuo.pictures import is_elsewhere
 
 # Airflow's own timeout of a deferral bypasses execute_complete: it is there for a lost trigger only.
 BACKSTOP_SECONDS = 300.0
@@ -148,7 +148,7 @@ class HailuoGenerateTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Submit, wait, and yield the one event that ends the task or that `execute_complete` reads."""
         ti: Any = self.task_instance
-        ready = self._rendered and not any(is_elsewhere(getattr(self, name)) for name in FIELDS)
+        ready = self._rendered and not any(is_elsewhere(getattr(self, name)) for name in IMAGE_FIELDS)
         if ti is None or ti.try_number > 1 or not ready:
             yield TriggerEvent(START_ON_WORKER)
         else:
