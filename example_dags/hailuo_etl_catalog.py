@@ -62,7 +62,8 @@ def parameters(product_id: int, description: str, image: str | None) -> dict[str
         "image": image,
         # The key stands for the row, not for the run: within 24 hours a later run gets the video that an earlier one
         # has paid for but could not write back, and pays nothing. A picture in storage has another URL each time it
-        # is uploaded, which under the same key would be refused: for those each run has a key of its own.
+        # is uploaded, which under the same key would be refused: for those each run has a key of its own. When their
+        # write-back has failed for good, clear it: another run would pay again.
         "idempotency_key": None if in_storage else f"products/{product_id}/{content}",
         "destination": f"{VIDEOS}/product-{product_id}.mp4",
     }
