@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +69,14 @@ class Runs:
     def log(self, scenario: str, try_number: int = 1, map_index: int = -1) -> str:
         """Return the log of one try of the task `video`."""
         return self.airflow.log(scenario, self.ids[scenario], "video", try_number, map_index)
+
+    def await_line(self, component: str, pattern: str, *, times: int) -> None:
+        """Wait until the log of a component has so many lines in which `pattern` is found."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        log = self.airflow.home / f"{component}.log"
+        while len(re.findall(pattern, log.read_text(errors="replace"))) < times:
+            assert time.monotonic() < deadline, pattern
+            time.sleep(0.1)
 
     def query(self, sql: str, *values: object) -> list[tuple]:
         """Return the rows that `sql` selects in Airflow's database; `%s` stands for each of `values`."""

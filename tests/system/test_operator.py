@@ -214,10 +214,13 @@ def test_inside_another_task_it_waits_right_there(runs: Runs, sandbox: Sandbox):
 @pytest.mark.parametrize(("prompt", "state"), [("once [[fail: no capacity]]", "failed"), ("once more", "success")])
 def test_a_run_that_is_deleted_and_made_again_starts_afresh(runs: Runs, sandbox: Sandbox, prompt: str, state: str):
     conf = {"prompt": prompt, "connection": "hailuo_default", "key": ""}
+    run_id = f"again-{state}"
     for made in 1, 2:
-        run_id = runs.airflow.trigger("one_video", conf, run_id=f"again-{state}")
+        runs.airflow.trigger("one_video", conf, run_id=run_id)
         assert runs.airflow.wait("one_video", run_id, timeout=PATIENCE_SECONDS) == state
         assert len(jobs_about(sandbox, prompt)) == made
+        # The executor tells of both visits, the second time perhaps late: Airflow would take it for the next run's.
+        runs.await_line("scheduler", rf"Received executor event .* run_id='{run_id}'", times=2 * made)
         runs.airflow.request("DELETE", f"dags/one_video/dagRuns/{run_id}")
 
 

@@ -99,6 +99,9 @@ def trigger(items: Any, *, seconds: float = 23 * 3600, **differences: Any) -> Ha
         "poll_interval": 5.0,
         "timeout": 1800.0,
         "deadline": EPOCH + seconds,
+        "contents": {},
+        "uploads": [],
+        "refused": {},
         **differences,
     }
     given = [item if isinstance(item, dict) else {"prompt": item} for item in items]
