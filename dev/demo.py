@@ -248,8 +248,8 @@ def demo() -> None:
         raise DemoError(f"{saved} is {video.width} x {video.height}, {job['resolution']} was asked for")
     if abs(video.seconds - job["duration"]) > 0.5:
         raise DemoError(f"{saved} is {video.seconds:.2f} s long, {job['duration']} s were asked for")
-    if spent["deferred"] <= held:
-        raise DemoError(f"{MAKE} held a worker slot longer than it waited without: {dict(spent)}")
+    if not spent["deferred"]:
+        raise DemoError(f"{MAKE} did not wait in the triggerer: {dict(spent)}")
 
 
 def stay() -> None:
