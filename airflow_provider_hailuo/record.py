@@ -85,6 +85,16 @@ def request_facts(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def told_facts(job: Job) -> dict[str, Any]:
+    """Return what the XCom `job` shows of a request, as far as the API tells of it."""
+    told = job.input or {}
+    params = told.get("hailuoParams") or {}
+    known = {"prompt": told.get("prompt"), "model": job.model}
+    if not told or not isinstance(params, dict):
+        return {**known, "resolution": None, "duration": None}
+    return request_facts({**known, "hailuoParams": params})
+
+
 def job_facts(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the XCom `job`: all that a page would show of a `job`; `facts` are those of its request."""
     return {

@@ -62,8 +62,8 @@ class Plan:
     :param timeout: seconds to wait for each video, from its submission.
     :param deadline: when to give up, in seconds since the epoch; a moment, so that a restart does not extend it.
     :param contents: the URLs that stand for the content of pictures in an item's key, by where they lie.
-    :param uploads: the URLs at which they were uploaded, by where they lie, for each key in turn: a key is always
-        sent with the same body, which the API compares.
+    :param uploads: the URLs at which they were uploaded, by where they lie, and what a receiver of webhooks was, for
+        each key in turn: a key is always sent with the same body, which the API compares.
     :param refused: why pictures will not do, by where they lie: their items are not submitted.
     """
 
@@ -98,12 +98,12 @@ def seconds_for(items: int, max_in_flight: int, timeout: float) -> float:
 
 
 def request(item: Mapping[str, Any], places: Mapping[str, str]) -> VideoRequest:
-    """Return the request of an item, with its pictures at what `places` has in place of where they lie.
+    """Return the request of an item, with what `places` has in place of its pictures and its receiver of webhooks.
 
     :raises InvalidInputError: it is none that the API takes.
     """
-    images = {name: places.get(item[name], item[name]) for name in IMAGE_FIELDS if name in item}
-    return VideoRequest(**{**item, **images})
+    placed = {name: places.get(item[name], item[name]) for name in (*IMAGE_FIELDS, "webhook_url") if name in item}
+    return VideoRequest(**{**item, **placed})
 
 
 def refusal(item: Mapping[str, Any], refused: Mapping[str, str]) -> str | None:

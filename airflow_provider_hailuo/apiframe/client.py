@@ -80,7 +80,7 @@ class Settings:
     @property
     def is_local(self) -> bool:
         """Whether the API is on this machine, as a sandbox is: its files then are there as well."""
-        return _is_loopback(urlsplit(self.base_url).hostname or "")
+        return is_loopback(urlsplit(self.base_url).hostname or "")
 
 
 def _check_base_url(base_url: str) -> None:
@@ -100,11 +100,12 @@ def _check_base_url(base_url: str) -> None:
         refuse("must hold no user, query or fragment")
     if re.search(r"/v2(/(videos(/generate)?|jobs|me|uploads))?/*$", parts.path):
         refuse("must end before /v2, which is added to it: leave out /v2 and what follows")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         refuse("would send the key unencrypted: http:// is for a loopback address only, elsewhere use https://")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from airflow_provider_hailuo import metrics, pictures, record
+from airflow_provider_hailuo import metrics, pictures, record, webhooks
 from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.batch import (
     KEY_SECONDS,
@@ -90,7 +90,7 @@ class Begun:
     :param cleared: whether the task was cleared since.
     :param delivered: whether it has returned its videos.
     :param contents: the URLs that stand for the content of its pictures, by where they lie.
-    :param uploads: where they were uploaded at each try, by where they lie.
+    :param uploads: where they were uploaded at each try, by where they lie, and what the receiver of webhooks was.
     """
 
     salt: str
@@ -174,7 +174,9 @@ class HailuoGenerateBatchOperator(BaseOperator):
     :param resolution: `768p` (the API's default) or `1080p`.
     :param duration: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
     :param prompt_optimizer: whether the model may rewrite the prompts (the API's default: yes).
-    :param webhook_url: where the API announces what becomes of the jobs; none by default.
+    :param webhook_url: where the API announces what becomes of the jobs; none by default. With `auto` (Airflow 3.1.1)
+        that is this Airflow's own receiver, which gives the asset `hailuo://<connection>/jobs` an event for each
+        video; the batch itself waits as ever.
     :param webhook_events: which of `progress`, `completed`, `failed` it announces.
     :param hailuo_conn_id: the Airflow connection (default `hailuo_default`).
     :param max_in_flight: how many videos render at a time, at most (default 20).
@@ -276,7 +278,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         check_max_credits(self.max_credits)
         for name in _DEFAULT_FIELDS:
             if is_literal(value := getattr(self, name)):
-                _request({"prompt": "known later", name: value})
+                _request(webhooks.named({"prompt": "known later", name: value}))
         known = is_literal(self.destination) and not is_nothing(self.destination)
         self._directory(self.destination if known else "/known/later/")
 
@@ -302,7 +304,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 check_budget(requests, self.max_credits, team.credits if team else None)
             if (destination := self._destination()) is not None and not going_on:
                 destination.check()
-            begun, refused = self._uploaded(hook, items, begun)
+            begun, refused = self._uploaded(hook, settings, items, begun)
         _save(store, begun)
         identity = [*record.identity(ti, hook.hailuo_conn_id, settings), begun.salt]
         plan = Plan(
@@ -433,18 +435,23 @@ class HailuoGenerateBatchOperator(BaseOperator):
             raise errors.InvalidInputError(errors.excerpt(problem, 4000))
         self.log.warning(errors.excerpt(problem, 4000))
 
-    def _uploaded(self, hook: HailuoHook, items: Sequence[Item], begun: Begun) -> tuple[Begun, dict[str, str]]:
-        """Upload all pictures that are at no URL that the API could fetch.
+    def _uploaded(
+        self, hook: HailuoHook, settings: Settings, items: Sequence[Item], begun: Begun
+    ) -> tuple[Begun, dict[str, str]]:
+        """Upload all pictures that are at no URL that the API could fetch, and say where webhooks are received.
 
         What a try before this one has uploaded is not given up for a picture that is gone or replaced by now.
 
         :return: what is begun, with where the pictures are, and why some will not do, by where these lie.
         :raises ApiframeError: a picture cannot be had, or the API takes none just now.
         """
+        contents, uploads, refused = dict(begun.contents), dict[str, str](), dict[str, str]()
+        announced = any(isinstance(item, Mapping) and item.get("webhook_url") == webhooks.RECEIVER for item in items)
+        if announced and not any(webhooks.RECEIVER in before for before in begun.uploads):
+            uploads[webhooks.RECEIVER] = webhooks.receiver_url(hook.hailuo_conn_id, settings)
         if not (lie := _pictures(items)):
-            return begun, {}
+            return replace(begun, uploads=[*begun.uploads, uploads]) if uploads else begun, {}
         conn_id = None if is_nothing(self.image_conn_id) else self.image_conn_id
-        contents, uploads, refused = dict(begun.contents), {}, {}
         with hook.get_conn() as client:
             for place, ended in _upload_all(client, lie, conn_id):
                 if isinstance(ended, tuple) and contents.setdefault(place, ended[0]) == ended[0]:
@@ -456,7 +463,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
                     refused[place] = ended.message
                 elif isinstance(ended, Exception):
                     raise ended
-        self.log.info("%d pictures uploaded", len(uploads))
+        self.log.info("%d pictures uploaded", len(uploads.keys() & lie.keys()))
         self._check([item if isinstance(item, str) else refusal(item, refused) or item for item in items])
         return replace(begun, contents=contents, uploads=[*begun.uploads, uploads]), refused
 
@@ -680,8 +687,8 @@ def _item(given: Any, defaults: Mapping[str, Any]) -> Item:
     if "prompt" not in own:
         return f"{errors.excerpt(repr(given), 80)}: has no prompt"
     own = {name: value for name, value in own.items() if name not in defaults or not is_nothing(value)}
-    fields = {**defaults, **own}
     try:
+        fields = webhooks.named({**defaults, **own})
         checked = _request(fields).model_dump(exclude_none=True)
     except errors.InvalidInputError as error:
         return error.message

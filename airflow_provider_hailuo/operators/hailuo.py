@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 import jinja2
 
-from airflow_provider_hailuo import metrics, pictures, record
+from airflow_provider_hailuo import metrics, pictures, record, webhooks
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.budget import check_budget, check_max_credits
 from airflow_provider_hailuo.apiframe.client import Client
@@ -97,7 +97,10 @@ class HailuoGenerateOperator(BaseOperator):
     :param resolution: `768p` (the API's default) or `1080p`.
     :param duration: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
     :param prompt_optimizer: whether the model may rewrite the prompt (the API's default: yes).
-    :param webhook_url: where the API announces what becomes of the job; none by default.
+    :param webhook_url: where the API announces what becomes of the job; none by default. With `auto` (Airflow 3.1.1)
+        that is this Airflow's own receiver, below `[api] base_url`: a finished video resumes its task at once, on a
+        worker, and the triggerer looks at the job each 60 s only, for what gets lost. A retry sends what was sent
+        first, wherever the receiver is by then.
     :param webhook_events: which of `progress`, `completed`, `failed` it announces.
     :param hailuo_conn_id: the Airflow connection (default `hailuo_default`).
     :param deferrable: wait in the triggerer (default) or, with False, on the worker, whose slot is held all along.
@@ -283,6 +286,10 @@ class HailuoGenerateOperator(BaseOperator):
             seen = ti.xcom_pull(task_ids=self.task_id, key=record.JOB, map_indexes=ti.map_index)
             if not isinstance(seen, dict) or seen.get("id") != submission.job_id:
                 seen = None
+            if event.get("hint") and seen is None:
+                if (job := self._look_again(submission)) is not None:
+                    return self._finish(context, submissions, submission, job)
+                self._wait(ti, submission, float(event.get("deadline") or self._deadline(ti)), end_from_trigger=False)
             if seen is not None:
                 ti.xcom_push(key=record.CREDIT_COST, value=seen["credits"])
             raise_unless_finished(event)
@@ -320,18 +327,23 @@ class HailuoGenerateOperator(BaseOperator):
                 job = HailuoHook(submission.conn_id).wait_with(poll, self.log.log)
             if job is not None:
                 return self._finish(context, submissions, submission, job)
+        self._wait(ti, submission, poll.deadline, end_from_trigger=visits < MOST)
+
+    def _wait(self, ti: Any, submission: Submission, deadline: float, *, end_from_trigger: bool) -> NoReturn:
+        """Wait in the triggerer, until `deadline` (seconds since the epoch)."""
+        announced = webhooks.RECEIVER in submission.uploads
         self.defer(
             trigger=HailuoJobTrigger(
-                job_id=poll.job_id,
+                job_id=str(submission.job_id),
                 hailuo_conn_id=submission.conn_id,
-                poll_interval=self.poll_interval,
-                deadline=poll.deadline,
+                poll_interval=max(self.poll_interval, webhooks.LOOK_SECONDS) if announced else self.poll_interval,
+                deadline=deadline,
                 request=record.request_facts(submission.body),
-                end_from_trigger=visits < MOST,
+                end_from_trigger=end_from_trigger,
                 try_number=ti.try_number,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, poll.deadline - time.time()) + BACKSTOP_SECONDS),
+            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + BACKSTOP_SECONDS),
         )
 
     def _visits_of_this_try(self, ti: Any) -> int:
@@ -353,7 +365,7 @@ class HailuoGenerateOperator(BaseOperator):
         return HailuoHook(self.hailuo_conn_id).hailuo_conn_id
 
     def _request_fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _REQUEST_FIELDS}
+        return webhooks.named({name: getattr(self, name) for name in _REQUEST_FIELDS})
 
     def _wanted(self, contents: Mapping[str, str] | None = None) -> tuple[VideoRequest, str | None]:
         """Return the request and the task's own key, as its templates render now.
@@ -473,10 +485,13 @@ class HailuoGenerateOperator(BaseOperator):
         if record.is_nested(self, ti):
             more.append(self.task_id)
         key = own_key or record.task_key(ti, self._conn_id, client.settings, request, *more)
+        stand_for = dict(uploads.values())
+        if request.webhook_url == webhooks.RECEIVER:
+            stand_for[webhooks.RECEIVER] = webhooks.receiver_url(self._conn_id, client.settings)
         submission = Submission(
             *(nth_key(key, n), request.to_wire(), self._conn_id, ti.max_tries or 0, own_key),
             nth=n,
-            uploads=dict(uploads.values()),
+            uploads=stand_for,
         )
         submissions.begin(submission)
         return submission
@@ -522,6 +537,15 @@ class HailuoGenerateOperator(BaseOperator):
         if not job.is_final or (job.status == JobStatus.COMPLETED and job.expired and not cleared):
             return None
         return None if job.lacks_url else job
+
+    def _look_again(self, submission: Submission) -> Job | None:
+        """Return the job of a submission if it is final, as far as can be seen just now."""
+        try:
+            with HailuoHook(submission.conn_id).get_conn() as client:
+                return self._look(client, str(submission.job_id), cleared=False)
+        except errors.CredentialsUnavailableError as error:
+            self.log.warning("Job %s: cannot see it: %s", submission.job_id, error)
+            return None
 
     def _resumed(self, ti: Any, submissions: SubmissionRecord, event: Mapping[str, Any]) -> Submission:
         """Return the submission that `event` is about; what a trigger has made is written down for a later try."""

@@ -31,7 +31,8 @@ class Submission:
     :param job_id: the job, None while the API has told of none.
     :param delivered: whether the task has handed on the URL of its video.
     :param nth: which of the keys that begin with the task's own or the derived one it is (see `nth_key`).
-    :param uploads: where the pictures that the body names by their content were uploaded (see `pictures`).
+    :param uploads: where the pictures that the body names by their content were uploaded (see `pictures`), and what
+        the receiver of webhooks was (see `webhooks`).
     """
 
     key: str
@@ -46,11 +47,16 @@ class Submission:
 
     @property
     def sent(self) -> dict[str, Any]:
-        """The JSON body as it goes to the API, with the pictures where they were uploaded."""
-        params = self.body.get("hailuoParams")
-        if not (params and self.uploads):
-            return dict(self.body)
-        return {**self.body, "hailuoParams": {name: self.uploads.get(value, value) for name, value in params.items()}}
+        """The JSON body as it goes to the API, with the pictures where they were uploaded, and the receiver."""
+        return {
+            name: self._in_place(value) if name in {"hailuoParams", "webhookUrl"} else value
+            for name, value in self.body.items()
+        }
+
+    def _in_place(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: self._in_place(each) for name, each in value.items()}
+        return self.uploads.get(value, value) if isinstance(value, str) else value
 
 
 def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from airflow_provider_hailuo.apiframe.models import IMAGE_FIELDS
 from airflow_provider_hailuo.compat import BaseOperator, conf
 from airflow_provider_hailuo.pictures import is_elsewhere
 from airflow_provider_hailuo.record import TRIGGERS_WRITE_XCOMS
+from airflow_provider_hailuo.webhooks import AUTO
 
 MOST = 2
 
@@ -82,6 +83,8 @@ def _blockers_of_the_end(task: BaseOperator, of: type[BaseOperator]) -> Iterator
             yield name
     if getattr(task, "destination", None) is not None:
         yield "destination"
+    if getattr(task, "webhook_url", None) == AUTO:
+        yield "webhook_url='auto', which resumes it on a worker"
     for name in ("pre_execute", "post_execute"):
         if getattr(task, f"_{name}_hook") is not None:
             yield name

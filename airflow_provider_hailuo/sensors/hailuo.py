@@ -101,7 +101,7 @@ class HailuoJobSensor(BaseSensorOperator):
             except errors.JobTimeoutError as error:
                 self.log.info(error.message)
                 return None
-            facts = record.job_facts(job, _request_facts(job))
+            facts = record.job_facts(job, record.told_facts(job))
             ti.xcom_push(key=record.JOB, value=facts)
             ti.xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
             url = video_url(job)
@@ -113,6 +113,8 @@ class HailuoJobSensor(BaseSensorOperator):
         # Of a task that was deferred before, Airflow tells the moment at which the try began.
         now = time.time()
         deadline = (ti.start_date.timestamp() if ti.start_date else now) + self.timeout
+        # By which a webhook finds the task that waits.
+        ti.xcom_push(key=record.JOB_ID, value=self.job_id)
         if now >= deadline:
             raise AirflowSensorTimeout(f"Job {self.job_id}: could not be seen in {self.timeout:g} s")
         self.defer(
@@ -174,13 +176,3 @@ def _check_job_id(job_id: object) -> None:
         problem = "must be the id of a job, as its submission returned it; a template has to be rendered"
         raise errors.InvalidInputError.of(("job_id", job_id, problem))
     calls.get_job(job_id)
-
-
-def _request_facts(job: Job) -> dict[str, Any]:
-    """Return what the API tells of the request."""
-    told = job.input or {}
-    params = told.get("hailuoParams") or {}
-    known = {"prompt": told.get("prompt"), "model": job.model}
-    if not told or not isinstance(params, dict):
-        return {**known, "resolution": None, "duration": None}
-    return record.request_facts({**known, "hailuoParams": params})

@@ -86,7 +86,7 @@ class HailuoToObjectStorageOperator(BaseOperator):
             job = hook.wait_for_job(self.job_id, timeout=LOOK_SECONDS)
             tags["model"] = job.model
             video_url(job)  # raises, if there is none
-            facts = record.job_facts(job, record.request_facts({"model": job.model, **(job.input or {})}))
+            facts = record.job_facts(job, record.told_facts(job))
             settings = hook.get_settings()
             stored = destination.store(facts, record.task_facts(ti), allow_local=settings.is_local)
             facts |= asdict(stored)

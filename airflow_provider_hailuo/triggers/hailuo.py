@@ -18,6 +18,7 @@ from airflow_provider_hailuo.apiframe.watcher import JobWatcher, shared_watcher,
 from airflow_provider_hailuo.compat import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.pictures import is_elsewhere
+from airflow_provider_hailuo.webhooks import is_auto
 
 # Airflow's own timeout of a deferral bypasses execute_complete: it is there for a lost trigger only.
 BACKSTOP_SECONDS = 300.0
@@ -148,7 +149,8 @@ class HailuoGenerateTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Submit, wait, and yield the one event that ends the task or that `execute_complete` reads."""
         ti: Any = self.task_instance
-        ready = self._rendered and not any(is_elsewhere(getattr(self, name)) for name in IMAGE_FIELDS)
+        uploads = any(is_elsewhere(getattr(self, name)) for name in IMAGE_FIELDS)
+        ready = self._rendered and not uploads and not is_auto(self._request_fields())
         if ti is None or ti.try_number > 1 or not ready:
             yield TriggerEvent(START_ON_WORKER)
         else:
