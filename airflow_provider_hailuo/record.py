@@ -14,10 +14,16 @@ from airflow_provider_hailuo.apiframe.models import DEFAULT_DURATION, DEFAULT_RE
 from airflow_provider_hailuo.compat import XCom
 
 JOB_ID, JOB, CREDIT_COST, RETURN_VALUE = "job_id", "job", "credit_cost", "return_value"
+SUMMARY, ITEMS = "summary", "items"
+"""The XComs of a batch: how many there are of what, and what a page shows of each video."""
+
+PROGRESS = "progress"
+"""The XCom in which a trigger tells of a job that renders: its `status`, and its `progress` in percent."""
+
 LINK = "_link_HailuoVideoLink"
 """The XCom in which Airflow keeps the link to the video (see `links/hailuo.py`)."""
 
-_KEYS = (JOB_ID, JOB, CREDIT_COST, RETURN_VALUE, LINK)
+_KEYS = (JOB_ID, PROGRESS, JOB, CREDIT_COST, RETURN_VALUE, LINK)
 
 TRIGGERS_WRITE_XCOMS: bool = hasattr(XCom, "aset")
 """Whether this Airflow, 3.3 or newer, lets a trigger leave XComs."""
@@ -30,6 +36,11 @@ would be done before nearly all are, and no task would end or start meanwhile.""
 WRITE_SECONDS = 120.0
 """How long the XComs of a video may take once it is its turn, so that one that hangs holds up no others."""
 
+PROGRESS_SECONDS = 2.0
+"""How long a triggerer pauses after it has told how far one of its renders is, so that thousands cost no more than a
+few."""
+
+_told_at: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
@@ -97,6 +108,7 @@ def told_facts(job: Job) -> dict[str, Any]:
 
 def job_facts(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the XCom `job`: all that a page would show of a `job`; `facts` are those of its request."""
+    error = job.error if isinstance(job.error, str) else repr(job.error)
     return {
         "id": job.id,
         "status": job.status,
@@ -105,6 +117,7 @@ def job_facts(job: Job, facts: Mapping[str, Any]) -> dict[str, Any]:
         "credits": job.credit_cost,
         "created": job.created_at and job.created_at.isoformat(),
         "completed": job.completed_at and job.completed_at.isoformat(),
+        **({"error": excerpt(error)} if job.error else {}),
     }
 
 
@@ -127,6 +140,20 @@ async def leave(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:
     """Write `xcoms` of `ti` from a trigger. Raises whatever Airflow's API server or XCom backend raises."""
     async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(WRITERS)):
         await asyncio.wait_for(_write(ti, xcoms), WRITE_SECONDS)
+
+
+async def tell_progress(ti: TaskInstance, job: Job) -> bool:
+    """Write from a trigger how far `job` is, unless there is more important to write, or one was told of just now.
+
+    :return: whether it was written. Raises as `leave`.
+    """
+    loop = asyncio.get_running_loop()
+    turns = _turns.setdefault(loop, asyncio.Semaphore(WRITERS))
+    if turns.locked() or loop.time() - _told_at.get(loop, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
+        return False
+    _told_at[loop] = loop.time()
+    await leave(ti, {PROGRESS: {"status": job.status, "progress": job.progress}})
+    return True
 
 
 async def _write(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:

@@ -95,6 +95,8 @@ class JobPoll:
     :param interval: seconds between two looks while all is well (above 0); spread by 10 % so that many waiters do not
         march in step.
     :param draw: returns a number from 0 to 1 (default `random.random`).
+
+    Attribute `seen`: the job at the last look that told of it, None before that.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class JobPoll:
         self.job_id = job_id
         self.deadline = deadline
         self.interval = interval
+        self.seen: Job | None = None
         self._draw = draw
         self._failures = 0
         self._refused = _Spell()
@@ -119,6 +122,7 @@ class JobPoll:
         recovered = f" (after {self._failures} failed looks)" if self._failures else ""
         level = logging.INFO if recovered else logging.DEBUG
         self._failures = 0
+        self.seen = job
         self._refused = _Spell()
         may_get_its_url = self._may_get_its_url(job, now)
         if job.is_final and not may_get_its_url:

@@ -10,6 +10,7 @@ from airflow_provider_hailuo import record
 from airflow_provider_hailuo.apiframe.client import Settings
 from airflow_provider_hailuo.apiframe.errors import ConflictError
 from airflow_provider_hailuo.apiframe.models import Job, VideoRequest
+from tests.virtual_time import run as in_virtual_time
 
 
 def task_instance(**differences: object) -> SimpleNamespace:
@@ -177,6 +178,47 @@ def test_what_hangs_holds_up_no_other_video(monkeypatch: pytest.MonkeyPatch):
 
     assert [type(error) for error in hung] == [asyncio.TimeoutError] * record.WRITERS
     assert done is None
+
+
+@pytest.mark.skipif(not record.TRIGGERS_WRITE_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+def test_a_thousand_renders_tell_of_their_progress_as_seldom_as_one(monkeypatch: pytest.MonkeyPatch):
+    written: list[object] = []
+
+    async def aset(key: str, value: object, **_: object) -> None:
+        written.append((key, value))
+
+    monkeypatch.setattr(record, "XCom", SimpleNamespace(aset=aset))
+    job = Job(id="1", status="PROCESSING", progress=40)
+
+    async def tell_all(seconds: int) -> None:
+        for _ in range(seconds):
+            await asyncio.gather(*(record.tell_progress(task_instance(), job) for _ in range(1000)))
+            await asyncio.sleep(1)
+
+    in_virtual_time(tell_all(20))
+
+    assert written == [("progress", {"status": "PROCESSING", "progress": 40})] * int(20 / record.PROGRESS_SECONDS)
+
+
+@pytest.mark.skipif(not record.TRIGGERS_WRITE_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+def test_progress_waits_for_no_turn_that_a_video_could_have(monkeypatch: pytest.MonkeyPatch):
+    written: list[str] = []
+
+    async def aset(key: str, value: object, **_: object) -> None:
+        await asyncio.sleep(1)
+        written.append(key)
+
+    monkeypatch.setattr(record, "XCom", SimpleNamespace(aset=aset))
+
+    async def both() -> bool:
+        videos = [asyncio.create_task(record.leave(task_instance(), {"job": 1})) for _ in range(record.WRITERS)]
+        await asyncio.sleep(0)
+        told = await record.tell_progress(task_instance(), Job(id="1", status="PROCESSING"))
+        await asyncio.gather(*videos)
+        return told
+
+    assert not in_virtual_time(both())
+    assert written == ["job"] * record.WRITERS
 
 
 def test_a_conflict_names_the_key_and_the_prompt():

@@ -179,6 +179,8 @@ def test_it_waits_and_tells_all_of_the_video(world: World, mode: dict[str, Any])
     run = Run(world, **mode)
 
     assert run.to_the_end() == url("job_1")
+    # By this a webhook finds a task that is deferred.
+    assert run.xcoms.pop("job_id", None) == ("job_1" if mode.get("deferrable") else None)
     assert run.xcoms == {
         "job": {
             "id": "job_1",

@@ -40,6 +40,7 @@ class World:
         self.requests: list[httpx.Request] = []
         self.opened: list[AsyncClient] = []
         self.xcoms: dict[str, object] = {}
+        self.progress: list[object] = []
         self.lost: list[Exception] = []
         self.unreadable = False
 
@@ -67,7 +68,10 @@ class World:
 
     async def leave(self, ti: object, xcoms: dict[str, object]) -> None:
         assert ti is not None
-        self.xcoms.update(json.loads(json.dumps(xcoms)))
+        written = json.loads(json.dumps(xcoms))
+        if "progress" in written:
+            self.progress.append(written.pop("progress"))
+        self.xcoms.update(written)
 
     async def submitted_job(self, ti: object) -> object:
         assert ti is not None
@@ -349,6 +353,25 @@ def test_it_leaves_the_job_so_that_nobody_has_to_look_again(world: World):
     event = run(task_instance(trigger(request=REQUEST, try_number=1)))
 
     assert event == {"job_id": JOB_ID, "try_number": 1, "error": None}
+    assert world.xcoms == {"job": JOB}
+
+
+def test_it_tells_how_far_the_render_is(world: World):
+    rendering = [{"status": "PROCESSING", "progress": percent} for percent in (0, 40, 40, 80)]
+    world.steps = ["QUEUED", *rendering, VIDEO]
+
+    assert run(task_instance(trigger(request=REQUEST)))["error"] is None
+    assert world.progress == [{"status": "QUEUED", "progress": None}, rendering[0], rendering[1], rendering[3]]
+
+
+def test_nobody_loses_a_video_because_its_progress_could_not_be_told(world: World, monkeypatch: pytest.MonkeyPatch):
+    async def fail(ti: object, job: object) -> bool:
+        raise RuntimeError("API_SERVER_ERROR")
+
+    monkeypatch.setattr(record, "tell_progress", fail)
+    world.steps = ["QUEUED", {"status": "PROCESSING", "progress": 40}, VIDEO]
+
+    assert run(task_instance(trigger(request=REQUEST)))["error"] is None
     assert world.xcoms == {"job": JOB}
 
 
