@@ -31,7 +31,7 @@ if airflow.__version__.startswith("2."):
 
     import_all_models()
 
-ONE_AIRFLOW = ("decorated", "errors", "modes", "operator", "sensor")
+ONE_AIRFLOW = ("decorated", "errors", "modes", "operator", "sensor", "webhooks")
 """The files of `tests/system` that look at the same running Airflow."""
 
 

@@ -17,7 +17,7 @@ from fastapi import APIRouter, HTTPException, Request, Response, status
 from airflow_provider_hailuo.apiframe import calls, webhooks
 from airflow_provider_hailuo.apiframe.client import Settings
 from airflow_provider_hailuo.apiframe.errors import ApiframeError, UnreadableAnswerError
-from airflow_provider_hailuo.apiframe.models import JobStatus
+from airflow_provider_hailuo.apiframe.models import JobStatus, is_nothing
 from airflow_provider_hailuo.apiframe.watcher import shared_watcher
 from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook
 from airflow_provider_hailuo.plugins import finished
@@ -90,6 +90,8 @@ async def _body(request: Request) -> bytes:
 @lru_cache(maxsize=256)
 def _settings(conn_id: str, tick: int) -> Settings | None:  # noqa: ARG001 - a look-up is good for one tick
     """Return what a connection holds; None if there is none, or none to be had."""
+    if is_nothing(conn_id):
+        return None
     try:
         return HailuoHook(conn_id).get_settings()
     except HailuoConnectionNotFoundError:
