@@ -105,7 +105,11 @@ def airflow_with(settings: Settings, home: Path) -> Iterator[LocalAirflow]:
         PROJECT / "example_dags",
         wait_for=[DAG],
         connections={"hailuo_default": connection},
-        config={"HAILUO_VIDEOS": str(home / "videos"), "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"},
+        config={
+            "HAILUO_VIDEOS": str(home / "videos"),
+            "AIRFLOW__HAILUO__VIDEO_TAB": "True",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+        },
     ) as airflow:
         seconds = time.monotonic() - start
         print(f"after {seconds:.1f} s at {airflow.url} (no login: everybody is admin)", flush=True)
@@ -255,7 +259,7 @@ def demo() -> None:
 def stay() -> None:
     """Run an Airflow until somebody ends it."""
     with apiframe("every video that you trigger") as settings, airflow_with(settings, OUTPUT / "airflow") as airflow:
-        print("Ctrl-C ends it.", flush=True)
+        print(f"Trigger {DAG}, and see its video under {airflow.url}/plugin/hailuo. Ctrl-C ends it.", flush=True)
         while True:
             airflow.check()
             time.sleep(1)

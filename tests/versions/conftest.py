@@ -39,6 +39,7 @@ SITUATIONS = (
     "chain",
     "decorated",
     "batch",
+    "announced",
     "triggerer_killed",
 )
 LATER = ("triggerer_killed",)

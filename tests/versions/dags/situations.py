@@ -11,6 +11,7 @@ from typing import Any
 
 import pendulum
 
+from airflow_provider_hailuo.compat import AIRFLOW
 from airflow_provider_hailuo.operators.batch import HailuoGenerateBatchOperator
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sensors.hailuo import HailuoJobSensor
@@ -119,3 +120,9 @@ with situation("batch", retries=1):
 for visits in 0, 1:
     with situation(f"visits_{visits}"):
         HailuoGenerateOperator(task_id="video", prompt="x", worker_visits=visits)
+
+DAY = 86_400
+# Its next look comes in a day: a webhook alone has it end.
+announced = {"webhook_url": "auto", "poll_interval": DAY, "timeout": 2 * DAY} if AIRFLOW >= (3, 1) else {}
+with situation("announced", **announced):
+    HailuoGenerateOperator(task_id="video", prompt="[[slow: 15]] x")
