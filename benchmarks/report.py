@@ -118,6 +118,19 @@ PARTS = {
             "total, s": "total_seconds",
         },
     ),
+    "webhooks": Part(
+        "With webhooks and without",
+        {
+            "": "contender",
+            "videos": "videos",
+            "succeeded": "succeeded",
+            "COMPLETED to resumed p50, s": "resumed_p50_seconds",
+            "p95, s": "resumed_p95_seconds",
+            "COMPLETED to success p50, s": "late_p50_seconds",
+            "p95, s ": "late_p95_seconds",
+            "status requests per video": "requests_per_video",
+        },
+    ),
     "outage": Part(
         "An outage of the API",
         {

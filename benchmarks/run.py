@@ -23,8 +23,8 @@ from common import Json, progress
 from report import RESULTS
 
 PARTS = ("polling", "triggerer", "slots", "outage")
-MORE = ("burst", "batch")
-"""What runs only when it is named: an hour of its own, a quarter of one."""
+MORE = ("burst", "batch", "webhooks")
+"""What runs only when it is named: an hour of its own, a quarter of one, ten minutes."""
 
 
 def conditions() -> Json:

@@ -6,22 +6,27 @@ sandbox: each video must be there, and must have been paid once.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import sys
 import tempfile
 import time
 from argparse import ArgumentParser
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from local_airflow import LocalAirflow, exit_on_signals
+from webhook_storm import Storm
 
 from airflow_provider_hailuo.apiframe.models import Job
 from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.webhooks import jobs_asset_uri
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEATHS = ["dies_before_post", "dies_before_answer", "dies_before_deferral", "dies_at_the_end"]
@@ -29,9 +34,13 @@ DAGS = [
     *("batch", "one_task", "gives_up", "differs", "edited", "failed_and_cleared_1", "failed_and_cleared_2", "secret"),
     *DEATHS,
     *(f"{death}_and_differs" for death in DEATHS),
+    *("storm", "storm_follows"),
 ]
+STORM = "hailuo_storm"  # the connection of the storm's videos
 CREDITS = 5  # of each video
 PATIENCE_SECONDS = 600
+WAVES = 5
+"""In how many parts the videos of a storm are ready."""
 GENERATE, LOOK, LIST = "POST /v2/videos/generate", "GET /v2/jobs/{id}", "GET /v2/jobs"
 
 
@@ -40,7 +49,8 @@ class Seen:
     """What became of a batch.
 
     `faults` were injected; `videos` were asked for; `lost` have no success with the right URL in XCom; `paid_twice`
-    have more than one job; `credits` were charged, less those refunded; it took `seconds`.
+    have more than one job; `credits` were charged, less those refunded; it took `seconds`; `wrong` counts what
+    else is not as it should be, and `notes` tell more.
     """
 
     faults: int
@@ -49,11 +59,14 @@ class Seen:
     paid_twice: int
     credits: int
     seconds: float
+    wrong: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def right(self) -> bool:
         """Whether faults struck, each video is there, and was paid once."""
-        return self.faults > 0 and self.lost == self.paid_twice == 0 and self.credits == CREDITS * self.videos
+        paid_once = self.paid_twice == 0 and self.credits == CREDITS * self.videos
+        return self.faults > 0 and self.lost == 0 and paid_once and not self.wrong
 
 
 class Chaos:
@@ -94,8 +107,8 @@ class Chaos:
         while self.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS) == "failed" and tries_are_faults:
             self.airflow.clear(dag_id, run_id, only_failed=True)
         self.sandbox.set_faults([])
-        jobs = self._jobs(run_id)
-        urls = self._urls(run_id)
+        jobs = self.jobs(run_id)
+        urls = self.urls(run_id)
         tries = self.airflow.query(
             "select sum(try_number - 1) from task_instance where run_id = %s and task_id = 'video'", run_id
         )
@@ -122,19 +135,63 @@ class Chaos:
                 raise TimeoutError(f"There are no {count} tasks {state}")
             time.sleep(0.1)
 
+    def clear_some(self, run_id: str, count: int, *states: str) -> int:
+        """Clear at most `count` videos of the storm that are in one of these states, and return how many."""
+        query = (
+            "select map_index from task_instance where run_id = %s and task_id = 'video' and state = any(%s) "
+            "order by random() limit %s"
+        )
+        chosen = [n for (n,) in self.airflow.query(query, run_id, list(states), count)]
+        if chosen:
+            self.airflow.clear("storm", run_id, [("video", n) for n in chosen])
+        return len(chosen)
+
     def _faults(self) -> int:
         return self._kills + len(list(self._deaths.iterdir())) + sum(self.sandbox.stats()["faults"].values())
 
-    def _jobs(self, run_id: str) -> dict[int, list[Job]]:
+    def jobs(self, run_id: str) -> dict[int, list[Job]]:
         """Return the jobs of a run by the map index of their task, which their prompts tell."""
         jobs: defaultdict[int, list[Job]] = defaultdict(list)
         for told in self.sandbox.jobs():
-            asked_by, _, n = told["input"]["prompt"].rpartition(" ")
+            *_, asked_by, n = told["input"]["prompt"].split(" ")
             if asked_by == run_id:
                 jobs[int(n)].append(Job.model_validate(told))
         return jobs
 
-    def _urls(self, run_id: str) -> dict[int, str]:
+    def tries(self, run_id: str) -> dict[int, tuple[str, int]]:
+        """Return state and number of tries of the videos of a run, by map index."""
+        query = "select map_index, state, try_number from task_instance where run_id = %s and task_id = 'video'"
+        return {n: (state, tries) for n, state, tries in self.airflow.query(query, run_id)}
+
+    def named(self, run_id: str) -> dict[int, str]:
+        """Return the jobs that the XComs `job_id` and `job` of the tasks of a run agree on, by map index."""
+        query = (
+            "select i.map_index, cast(i.value as text), cast(j.value as text) from xcom i "
+            "join xcom j using (dag_id, run_id, task_id, map_index) "
+            "where i.run_id = %s and i.task_id = 'video' and i.key = 'job_id' and j.key = 'job'"
+        )
+        named = {
+            n: (json.loads(job_id), json.loads(job)["id"]) for n, job_id, job in self.airflow.query(query, run_id)
+        }
+        return {n: one for n, (one, other) in named.items() if one == other}
+
+    def delivered_before_clear(self, run_id: str) -> Counter[int]:
+        """Return how often a video of a run had been delivered when its task was cleared, by map index."""
+        query = (
+            "select map_index from task_instance_history "
+            "where run_id = %s and task_id = 'video' and state = 'success'"
+        )
+        return Counter(n for (n,) in self.airflow.query(query, run_id))
+
+    def events(self) -> Counter[str]:
+        """Return how many events the asset of the storm's videos has of each job."""
+        query = (
+            "select cast(e.extra as json) ->> 'job' from asset_event e join asset a on a.id = e.asset_id "
+            "where a.uri = %s"
+        )
+        return Counter(job_id for (job_id,) in self.airflow.query(query, jobs_asset_uri(STORM)))
+
+    def urls(self, run_id: str) -> dict[int, str]:
         """Return the URLs in the XComs of the tasks of a run that ended well, by map index, or by item of a batch."""
         query = (
             "select x.map_index, cast(x.value as text) from xcom x "
@@ -247,6 +304,65 @@ def secrets_backend_out(chaos: Chaos, videos: int) -> Seen:
     return chaos.batch(videos, strike, dag_id="secret")
 
 
+def storm_of_webhooks(chaos: Chaos, videos: int) -> Seen:
+    """Send webhooks to two API servers, duplicates and forged ones, while videos end and their tasks are cleared."""
+    start, charged, cleared = time.monotonic(), chaos.sandbox.stats()["creditsCharged"], 0
+    servers = chaos.airflow.url, chaos.airflow.start_another_server("api-server-2")
+    receivers = [f"{server}/hailuo/webhooks/{STORM}" for server in servers]
+    storm = Storm(receivers, chaos.sandbox.api_key)
+    try:
+        run_id = chaos.airflow.trigger("storm", {"videos": videos, "waves": WAVES, "receivers": receivers})
+        chaos.until("deferred", videos)
+        ids = [job.id for jobs in chaos.jobs(run_id).values() for job in jobs]
+        early = [storm.right(job_id) for job_id in ids]
+        of_each = [forged for job_id in random.sample(ids, len(ids) // 7) for forged in storm.forged(job_id)]
+        early += of_each
+        late = [storm.right(job_id) for job_id in ids]
+        webhooks = random.sample(early, len(early)) + random.sample(late, len(late))
+        with ThreadPoolExecutor(1) as thread:
+            blowing = thread.submit(asyncio.run, storm.blow(webhooks))
+            for wave in range(WAVES):
+                while not blowing.done() and storm.answered < len(early) * (wave + 1) / (WAVES + 1):
+                    time.sleep(0.02)
+                cleared += chaos.clear_some(run_id, videos // 30, "deferred")
+                chaos.sandbox.release(f"wave {wave}:")
+                cleared += chaos.clear_some(run_id, videos // 30, "scheduled", "queued", "running")
+            blowing.result()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while chaos.airflow.state("storm", run_id) not in {"success", "failed"} and time.monotonic() < deadline:
+            # Of tasks that were cleared when they had delivered already.
+            chaos.sandbox.release()
+            time.sleep(0.5)
+        events = chaos.events()
+    finally:
+        chaos.airflow.kill("api-server-2")
+    jobs, urls, named = chaos.jobs(run_id), chaos.urls(run_id), chaos.named(run_id)
+    again, tries = chaos.delivered_before_clear(run_id), chaos.tries(run_id)
+    done = {n: {job.id: job.video_url for job in of_one if job.is_final} for n, of_one in jobs.items()}
+    odd = {
+        "stuck": sum(state not in {"success", "failed"} for state, _ in tries.values()),
+        "with another number of events than one": sum(
+            events[job.id] != 1 for of_one in jobs.values() for job in of_one
+        ),
+        **storm.wrong,
+    }
+    return Seen(
+        faults=len(webhooks) + cleared,
+        videos=videos + sum(again.values()),
+        lost=sum(urls.get(n) is None or urls[n] != done[n].get(named.get(n, "")) for n in range(videos)),
+        paid_twice=sum(len(jobs[n]) > 1 + again[n] for n in range(videos)),
+        credits=chaos.sandbox.stats()["creditsCharged"] - charged,
+        seconds=time.monotonic() - start,
+        wrong={what: count for what, count in odd.items() if count},
+        notes=[
+            f"{len(webhooks)} webhooks, {len(of_each)} of them forged or about nothing",
+            f"{cleared} clears, {sum(again.values())} of what had been delivered just before",
+            f"{sum(tried - 1 for _, tried in tries.values()) - cleared} more tries",
+            *sorted(f"{count} {kind}: {status}" for (kind, status), count in storm.answers.items()),
+        ],
+    )
+
+
 ODD: list[dict[str, Any]] = [
     *(
         {"fault": "error", "status": status, "html": True, "route": route, "probability": 0.04}
@@ -317,6 +433,7 @@ SCENARIOS = [
         30,
         0,
     ),
+    Scenario("storm of webhooks, true and forged", storm_of_webhooks, 300, 30),
     Scenario("API out for 10 s", disturbed({"fault": "reset", "seconds": 10}), 0, 4),
     Scenario(
         "429 storm on submission",
@@ -353,7 +470,7 @@ def stage(*, quick: bool) -> Iterator[Chaos]:
                 PROJECT / "tests/system/dags",
                 wait_for=DAGS,
                 database="postgres",
-                connections={"hailuo_default": connection},
+                connections=dict.fromkeys(("hailuo_default", STORM), connection),
                 config={
                     "HAILUO_DEATHS": str(deaths),
                     "HAILUO_SECRET": str(secret),
@@ -386,9 +503,11 @@ def main() -> int:
             if videos := scenario.quick if quick else scenario.videos:
                 seen = scenario.play(chaos, videos)
                 played.append(seen)
-                paid, verdict = f"{seen.credits} ({CREDITS * videos})", "ok" if seen.right else "WRONG"
-                figures = (seen.faults, videos, seen.lost, seen.paid_twice, paid, round(seen.seconds), verdict)
+                paid, verdict = f"{seen.credits} ({CREDITS * seen.videos})", "ok" if seen.right else "WRONG"
+                figures = (seen.faults, seen.videos, seen.lost, seen.paid_twice, paid, round(seen.seconds), verdict)
                 print(row.format(scenario.name, *figures), flush=True)
+                for note in (*seen.notes, *(f"WRONG: {count} {what}" for what, count in seen.wrong.items())):
+                    print(f"    {note}", flush=True)
     total = [sum(getattr(seen, name) for seen in played) for name in ("faults", "videos", "lost", "paid_twice")]
     print(row.format("all", *total, "", round(sum(seen.seconds for seen in played)), ""))
     return 0 if all(seen.right for seen in played) else 1

@@ -285,16 +285,17 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
 
     # Processes
 
-    def start(self, component: str, *, name: str | None = None) -> None:
+    def start(self, component: str, *arguments: str, name: str | None = None) -> None:
         """Start a component, also once more after `kill`, or a second one of a kind.
 
         :param component: one of those of the generation.
+        :param arguments: more of them than its command has in any case.
         :param name: what to call it here, and its log file; like the component by default.
         """
         name = name or component
         with (self.home / f"{name}.log").open("ab") as log:
             self._components[name] = process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *self.generation.components[component]],
+                [sys.executable, "-m", "airflow", *self.generation.components[component], *arguments],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -302,6 +303,24 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
                 start_new_session=True,
             )
         self._sessions.add(process.pid)
+
+    def start_another_server(self, name: str) -> str:
+        """Start one more server of the UI and the REST API, and return its base URL as soon as it answers.
+
+        :param name: see `start`.
+        :raises LocalAirflowError: it ended, or `start_timeout` is over.
+        """
+        port, deadline = str(_free_port()), time.monotonic() + self.start_timeout
+        self.start(next(iter(self.generation.components)), "--port", port, name=name)
+        url = f"http://127.0.0.1:{port}"
+        while True:
+            with suppress(httpx.TransportError):
+                if self._client.get(f"{url}{self.generation.api}{self.generation.health}").is_success:
+                    return url
+            self.check()
+            if time.monotonic() > deadline:
+                raise LocalAirflowError(f"{name} does not answer\n{tail(self.home / f'{name}.log')}")
+            time.sleep(0.1)
 
     def kill(self, name: str, signum: signal.Signals = signal.SIGKILL) -> None:
         """End a component and wait until it is gone.
@@ -495,13 +514,18 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         return "\n".join(line if isinstance(line, str) else _log_line(**line) for line in lines)
 
     def clear(
-        self, dag_id: str, run_id: str, task_ids: Collection[str] | None = None, *, only_failed: bool = False
+        self,
+        dag_id: str,
+        run_id: str,
+        task_ids: Collection[str | tuple[str, int]] | None = None,
+        *,
+        only_failed: bool = False,
     ) -> None:
         """Clear tasks of a run, so that they run again.
 
         :param dag_id: the DAG.
         :param run_id: the run.
-        :param task_ids: which ones; all of them if none is named.
+        :param task_ids: which ones, of mapped ones perhaps some instances; all of them if none is named.
         :param only_failed: leave out those that have not failed.
         """
         body: dict[str, Any] = {
