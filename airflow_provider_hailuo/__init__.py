@@ -52,6 +52,23 @@ def get_provider_info() -> dict[str, Any]:
             {"name": "hailuo", "class-name": "airflow_provider_hailuo.decorators.hailuo.hailuo_task"},
         ],
         "extra-links": ["airflow_provider_hailuo.links.hailuo.HailuoVideoLink"],
+        "config": {
+            "hailuo": {
+                "description": "The pages with videos in the Airflow UI.",
+                "options": {
+                    "video_tab": {
+                        "description": (
+                            "Whether the tabs Video, on each task, and Videos, on each DAG and run, are shown. From "
+                            "Airflow 3.4 on the tasks of this provider have theirs in any case."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "True",
+                        "default": "False",
+                    }
+                },
+            }
+        },
         "connection-types": [
             {
                 "connection-type": "hailuo",

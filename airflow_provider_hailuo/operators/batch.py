@@ -49,6 +49,7 @@ from airflow_provider_hailuo.exceptions import (
 )
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.lineage import report_batch
+from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
 from airflow_provider_hailuo.operators.hailuo import LOOK_SECONDS, is_literal, seconds_above_0
 from airflow_provider_hailuo.operators.submission import VariableStore
 from airflow_provider_hailuo.storage import Destination, IfExists
@@ -68,6 +69,12 @@ LOOK_INTERVAL = 1.0
 
 FILES_AT_ONCE = 4
 """How many files a worker moves at a time."""
+
+SHOWN_ITEMS = 1000
+"""Of how many items the XCom `items` tells, at most."""
+
+SHOWN_CHARACTERS = 100
+"""How much of a prompt it tells, at most."""
 
 FAILED_FILES = 5
 """How many files in a row may fail before the rest are left to a retry: then the storage is away, not a file."""
@@ -159,8 +166,9 @@ class HailuoGenerateBatchOperator(BaseOperator):
     Returns a list in the order of the items, of dictionaries: `index`, `job_id`, `status`, `url`, `credits` and
     `error`, as far as they are there; with `destination` the URI of a manifest, a file of such dictionaries as JSON
     Lines, with `uri`, `bytes` and `sha256` of each stored video. XCom `summary`: how many `items`, `completed`,
-    `failed` and `refused`, the `credits` paid, and the `manifest`. Assets among the `outlets` get an event with that
-    as its `extra`, an asset alias one for the manifest.
+    `failed` and `refused`, the `credits` paid, and the `manifest`. XCom `items`, for the page of the task, also of
+    one that fails: the same dictionaries, of the first 1,000 items, with the beginning of their `prompt`. Assets
+    among the `outlets` get an event with the summary as its `extra`, an asset alias one for the manifest.
 
     :param requests: what to generate: a list of at most 10,000 prompts, or of dictionaries of the fields
         that the API takes (`prompt`, ...); or a template that renders to one, or to JSON of one
@@ -211,6 +219,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         "destination_conn_id",
     )
     ui_color: str = "#e8e4fb"
+    operator_extra_links = (HailuoVideoLink(),)
 
     def __init__(
         self,
@@ -490,7 +499,8 @@ class HailuoGenerateBatchOperator(BaseOperator):
         self.log.info("Batch: %s", told)
         if manifest:
             summary["manifest"] = manifest
-        ti.xcom_push(key="summary", value=summary)
+        ti.xcom_push(key=record.ITEMS, value=[_shown(video, items) for video in videos[:SHOWN_ITEMS]])
+        ti.xcom_push(key=record.SUMMARY, value=summary)
         missing = [
             video for video in videos if video.error and not (self.on_item_failure == "skip" and video.is_lost)
         ]
@@ -745,6 +755,13 @@ def _video(index: int, outcome: Outcome, end: Finished | GaveUp | None) -> _Vide
         "credits": job and job.credit_cost,
     }
     return _Video({name: value for name, value in entry.items() if value is not None}, job, error)
+
+
+def _shown(video: _Video, items: Sequence[Item] | None) -> dict[str, Any]:
+    """Return what the XCom `items` tells of a video."""
+    item = items[video.entry["index"]] if items else None
+    prompt = {"prompt": errors.excerpt(item["prompt"], SHOWN_CHARACTERS)} if isinstance(item, Mapping) else {}
+    return {**video.told, **prompt}
 
 
 def _fail(videos: Sequence[_Video], error: errors.ApiframeError) -> None:

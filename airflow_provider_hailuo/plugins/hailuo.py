@@ -9,7 +9,14 @@ from airflow import __version__
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
-OPERATORS = ["HailuoGenerateOperator", "HailuoGenerateBatchOperator", "_HailuoDecoratedOperator"]
+OPERATORS = [
+    "HailuoGenerateOperator",
+    "HailuoGenerateBatchOperator",
+    "_HailuoDecoratedOperator",
+    "HailuoJobSensor",
+    "HailuoToObjectStorageOperator",
+]
+"""The classes whose tasks have a video to show."""
 
 _LIMITS_TABS = tuple(map(int, __version__.split(".")[:2])) >= (3, 4)
 _ICONS = {"icon": "hailuo/static/icon.svg", "icon_dark_mode": "hailuo/static/icon-dark.svg"}
@@ -24,7 +31,7 @@ class HailuoPlugin(AirflowPlugin):
     name = "hailuo"
 
     @cached_property
-    def external_views(self) -> list[dict[str, Any]]:
+    def external_views(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """The entry "Hailuo" in the navigation, and the tabs.
 
         A tab can be limited to the tasks of our operators from Airflow 3.4 on; older ones would show it on every task
@@ -43,7 +50,7 @@ class HailuoPlugin(AirflowPlugin):
         return views
 
     @property
-    def fastapi_apps(self) -> list[dict[str, Any]]:
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """The app; only the API server asks for it, so no other process loads FastAPI."""
         from airflow_provider_hailuo.plugins.app import app  # noqa: PLC0415
 

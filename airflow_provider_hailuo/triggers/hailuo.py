@@ -18,6 +18,7 @@ from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, 
 from airflow_provider_hailuo.apiframe.watcher import JobWatcher, shared_watcher, wait_for_job
 from airflow_provider_hailuo.compat import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+from airflow_provider_hailuo.links.hailuo import video_page
 from airflow_provider_hailuo.pictures import is_elsewhere
 from airflow_provider_hailuo.webhooks import is_auto
 
@@ -190,6 +191,7 @@ class HailuoGenerateTrigger(BaseTrigger):
                 if submission.status in FINAL_STATUSES - {JobStatus.COMPLETED}:
                     return TriggerEvent(START_ON_WORKER)  # it may submit another one
                 facts["job_id"] = xcoms[record.JOB_ID] = submission.job_id
+                xcoms[record.LINK] = video_page(ti)  # in the other modes the worker that submits leaves it
                 if await _leave(self, xcoms):
                     xcoms = {}
                 poll = JobPoll(submission.job_id, self._deadline(), self.poll_interval)
@@ -279,7 +281,7 @@ async def _event(
     if not end_task:
         await _leave(trigger, {**xcoms, record.JOB: shown})
         return TriggerEvent(final)
-    more = {record.CREDIT_COST: end.job.credit_cost, record.LINK: url, record.RETURN_VALUE: url}
+    more = {record.CREDIT_COST: end.job.credit_cost, record.RETURN_VALUE: url}
     if not await _leave(trigger, {**xcoms, record.JOB: shown, **more}):
         return TriggerEvent(final)
     trigger.log.info(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import pytest
 
@@ -85,7 +86,8 @@ def test_each_mode_waits_and_tells_all_of_the_video(runs: Runs, account: Account
             "created": xcoms["job"]["created"],
             "completed": xcoms["job"]["completed"],
         }
-        assert runs.airflow.links("sensors", run_id, task_id) == {"Watch video": url}
+        query = urlencode({"dag_id": "sensors", "run_id": run_id, "task_id": task_id, "map_index": -1})
+        assert runs.airflow.links("sensors", run_id, task_id) == {"Watch video": f"hailuo/video?{query}"}
     assert "as DEFERRED" in runs.airflow.log("sensors", run_id, "deferred")
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from local_airflow import LocalAirflow
@@ -179,7 +180,7 @@ def elsewhere(api: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.mark.parametrize("visits_wanted", MODES)
-def test_with_xcoms_in_object_storage_the_button_leads_to_the_video(
+def test_with_xcoms_in_object_storage_the_button_leads_to_the_page_of_the_video(
     elsewhere: Elsewhere, api: Sandbox, visits_wanted: int
 ):
     dag_id = f"plain_{visits_wanted}"
@@ -191,7 +192,8 @@ def test_with_xcoms_in_object_storage_the_button_leads_to_the_video(
     run_id = elsewhere.ids[dag_id]
     seen = json.loads(next(elsewhere.files.glob(f"{dag_id}/{run_id}/look/*")).read_text())
     assert (seen["url"], seen["job"]["id"]) == (url, job["id"])
-    assert elsewhere.airflow.links(dag_id, run_id, "video") == {"Watch video": url}
+    query = urlencode({"dag_id": dag_id, "run_id": run_id, "task_id": "video", "map_index": -1})
+    assert elsewhere.airflow.links(dag_id, run_id, "video") == {"Watch video": f"hailuo/video?{query}"}
     assert visits(elsewhere.airflow, dag_id, "video") == visits_wanted
 
 

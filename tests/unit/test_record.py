@@ -65,6 +65,11 @@ def test_the_facts_of_a_job_are_json_and_hold_the_defaults_of_the_api():
     }
 
 
+@pytest.mark.parametrize(("error", "told"), [("content policy", "content policy"), ({"code": 7}, "{'code': 7}")])
+def test_the_facts_of_a_job_that_failed_say_why(error: object, told: str):
+    assert record.job_facts(Job(id="j", status="FAILED", error=error), {})["error"] == told
+
+
 def test_the_facts_are_those_of_the_body_that_was_sent():
     sent = VideoRequest(prompt="a sunrise", model="hailuo-2.3", resolution="1080p", duration="6").to_wire()
 

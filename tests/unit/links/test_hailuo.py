@@ -1,13 +1,52 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from urllib.parse import parse_qs, urlsplit
+
 import pytest
 
 from airflow_provider_hailuo.compat import XCom
-from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
+from airflow_provider_hailuo.links import hailuo as links
+from airflow_provider_hailuo.links.hailuo import HailuoVideoLink, video_page
+from airflow_provider_hailuo.operators.batch import HailuoGenerateBatchOperator
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.record import LINK
 
-TI_KEY = object()
+TI = SimpleNamespace(dag_id="d", run_id="manual__2026-01-01T00:00:00+00:00", task_id="a&b", map_index=-1)
+
+
+def link_to(monkeypatch: pytest.MonkeyPatch, xcoms: dict[str, object], *, has_page: bool) -> str:
+    def get_value(*, ti_key: object, key: str) -> object:
+        assert ti_key is TI
+        return xcoms.get(key)
+
+    monkeypatch.setattr(XCom, "get_value", get_value)
+    monkeypatch.setattr(links, "HAS_PAGE", has_page)
+    return HailuoVideoLink().get_link(None, ti_key=TI)
+
+
+@pytest.mark.parametrize("xcoms", [{"job_id": "j"}, {"job": {"id": "j", "url": None}}, {"summary": {"items": 2}}])
+def test_the_button_leads_to_the_page_as_soon_as_something_is_submitted(
+    monkeypatch: pytest.MonkeyPatch, xcoms: dict[str, object]
+):
+    assert link_to(monkeypatch, xcoms, has_page=True) == video_page(TI)
+
+
+def test_there_is_no_button_where_nothing_was_submitted(monkeypatch: pytest.MonkeyPatch):
+    assert link_to(monkeypatch, {}, has_page=True) == ""
+
+
+@pytest.mark.parametrize(("map_index", "told"), [(-1, "-1"), (None, "-1"), (7, "7")])
+def test_the_page_is_told_which_task_instance_it_is_about(map_index: int | None, told: str):
+    link = video_page(SimpleNamespace(**{**vars(TI), "map_index": map_index}))
+
+    assert urlsplit(link)._replace(query="").geturl() == "hailuo/video"  # below whatever path Airflow lies
+    assert parse_qs(urlsplit(link).query) == {
+        "dag_id": [TI.dag_id],
+        "run_id": [TI.run_id],
+        "task_id": [TI.task_id],
+        "map_index": [told],
+    }
 
 
 @pytest.mark.parametrize(
@@ -23,18 +62,15 @@ TI_KEY = object()
         ("https://cdn.example/v.mp4", ""),
     ],
 )
-def test_the_button_leads_to_the_video_and_to_nothing_else(monkeypatch: pytest.MonkeyPatch, job: object, link: str):
-    def get_value(*, ti_key: object, key: str) -> object:
-        assert (ti_key, key) == (TI_KEY, "job")
-        return job
-
-    monkeypatch.setattr(XCom, "get_value", get_value)
-
-    assert HailuoVideoLink().get_link(None, ti_key=TI_KEY) == link
+def test_where_there_is_no_page_it_leads_to_the_video_and_to_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, job: object, link: str
+):
+    assert link_to(monkeypatch, {"job": job}, has_page=False) == link
 
 
-def test_the_trigger_writes_the_xcom_that_airflow_reads_for_the_button():
-    (link,) = HailuoGenerateOperator.operator_extra_links
+@pytest.mark.parametrize("operator", [HailuoGenerateOperator, HailuoGenerateBatchOperator])
+def test_the_trigger_writes_the_xcom_that_airflow_reads_for_the_button(operator: type):
+    (link,) = operator.operator_extra_links
 
     assert link.name == "Watch video"
     assert link.xcom_key == LINK == f"_link_{type(link).__name__}"

@@ -670,6 +670,23 @@ def small_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "write_video", write)
 
 
+def test_what_the_page_shows_of_each_video_is_there_also_of_a_batch_that_fails(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(batch, "SHOWN_ITEMS", 3)
+    long = "a" * 500
+    worker = Worker()
+
+    with pytest.raises(HailuoJobFailedException):
+        worker.run(task(["[[fail: no]] b", long, "c", "d"]))
+
+    shown = worker.xcoms["items"]
+    assert [(item["index"], item["status"]) for item in shown] == [(0, "FAILED"), (1, "COMPLETED"), (2, "COMPLETED")]
+    assert [item["prompt"] for item in shown] == ["[[fail: no]] b", f"{'a' * 99}…", "c"]
+    assert "no" in shown[0]["error"]
+    assert all(item["url"].endswith(f"{item['job_id']}.mp4") for item in shown[1:])
+
+
 def lines(uri: str) -> list[dict[str, Any]]:
     text = Path(uri.removeprefix("file://")).read_text()
     return [json.loads(line) for line in text.splitlines()]

@@ -326,6 +326,7 @@ def test_an_end_that_had_to_be_left_to_a_worker_is(world: World, monkeypatch: py
 
 REQUEST = {"prompt": "a sunrise", "model": "hailuo-02", "resolution": "768p", "duration": 6}
 URL = "https://cdn.example/v.mp4"
+PAGE = "hailuo/video?dag_id=dag&run_id=run&task_id=video&map_index=-1"
 VIDEO = {"status": "COMPLETED", "result": {"videoUrl": URL}, "creditCost": 5}
 JOB = {"id": JOB_ID, "status": "COMPLETED", "url": URL, **REQUEST, "credits": 5, "created": None, "completed": None}
 
@@ -381,7 +382,7 @@ def test_it_ends_the_task_with_all_its_xcoms(world: World):
     event = end(task_instance(trigger(request=REQUEST, end_from_trigger=True)))
 
     assert isinstance(event, TaskSuccessEvent)
-    assert world.xcoms == {"job": JOB, "credit_cost": 5, "return_value": URL, "_link_HailuoVideoLink": URL}
+    assert world.xcoms == {"job": JOB, "credit_cost": 5, "return_value": URL}
 
 
 @pytest.mark.parametrize("end_from_trigger", [True, False])
@@ -487,7 +488,7 @@ def test_it_submits_waits_and_ends_the_task(world: World):
         "job": {**JOB, "duration": 10},
         "credit_cost": 5,
         "return_value": URL,
-        "_link_HailuoVideoLink": URL,
+        "_link_HailuoVideoLink": PAGE,
     }
     assert len(world.opened) == 1
 
@@ -575,7 +576,7 @@ def test_a_timeout_tells_job_and_key(world: World):
 
     assert (event["error"], event["job_id"], event["try_number"]) == ("JobTimeoutError", JOB_ID, 1)
     assert event["key"] == submitted(world)[0][0]
-    assert world.xcoms == {"job_id": JOB_ID}
+    assert world.xcoms == {"job_id": JOB_ID, "_link_HailuoVideoLink": PAGE}
 
 
 def test_where_it_cannot_write_xcoms_its_event_alone_tells_all(world: World, monkeypatch: pytest.MonkeyPatch):
