@@ -36,11 +36,6 @@ would be done before nearly all are, and no task would end or start meanwhile.""
 WRITE_SECONDS = 120.0
 """How long the XComs of a video may take once it is its turn, so that one that hangs holds up no others."""
 
-PROGRESS_SECONDS = 2.0
-"""How long a triggerer pauses after it has told how far one of its renders is, so that thousands cost no more than a
-few."""
-
-_told_at: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
@@ -142,18 +137,11 @@ async def leave(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:
         await asyncio.wait_for(_write(ti, xcoms), WRITE_SECONDS)
 
 
-async def tell_progress(ti: TaskInstance, job: Job) -> bool:
-    """Write from a trigger how far `job` is, unless there is more important to write, or one was told of just now.
-
-    :return: whether it was written. Raises as `leave`.
-    """
-    loop = asyncio.get_running_loop()
-    turns = _turns.setdefault(loop, asyncio.Semaphore(WRITERS))
-    if turns.locked() or loop.time() - _told_at.get(loop, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
-        return False
-    _told_at[loop] = loop.time()
-    await leave(ti, {PROGRESS: {"status": job.status, "progress": job.progress}})
-    return True
+async def tell_progress(ti: TaskInstance, progress: Mapping[str, Any]) -> None:
+    """Write from a trigger how far a job is, unless videos use up all turns; raises as `leave`."""
+    turns = _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(WRITERS))
+    if not turns.locked():
+        await leave(ti, {PROGRESS: progress})
 
 
 async def _write(ti: TaskInstance, xcoms: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
 from datetime import timezone
 from typing import Any
 
@@ -20,6 +19,7 @@ from airflow_provider_hailuo.compat import BaseTrigger, TaskSuccessEvent, Trigge
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.links.hailuo import video_page
 from airflow_provider_hailuo.pictures import is_elsewhere
+from airflow_provider_hailuo.triggers.progress import progress_told
 from airflow_provider_hailuo.webhooks import is_auto
 
 # Airflow's own timeout of a deferral bypasses execute_complete: it is there for a lost trigger only.
@@ -87,7 +87,7 @@ class HailuoJobTrigger(BaseTrigger):
         settled = now() + SETTLE_SECONDS
         poll = JobPoll(self.job_id, self.deadline, self.poll_interval)
         hook = HailuoHook(self.hailuo_conn_id)
-        async with _telling_progress(self, poll):
+        with progress_told(self.task_instance, poll):
             end = await wait_for_job(poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings, hook.connect)
         facts = {"job_id": self.job_id, "try_number": self.try_number}
         event = await _event(self, facts, end, self.request, {}, end_task=self.end_from_trigger)
@@ -172,7 +172,7 @@ class HailuoGenerateTrigger(BaseTrigger):
         if job_id is not None:
             self.log.info("Job %s: was submitted before; looking on", job_id)
             poll = JobPoll(job_id, self._deadline(), self.poll_interval)
-            async with _telling_progress(self, poll):
+            with progress_told(self.task_instance, poll):
                 end = await wait_for_job(
                     poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings, hook.connect
                 )
@@ -195,7 +195,7 @@ class HailuoGenerateTrigger(BaseTrigger):
                 if await _leave(self, xcoms):
                     xcoms = {}
                 poll = JobPoll(submission.job_id, self._deadline(), self.poll_interval)
-                async with _telling_progress(self, poll):
+                with progress_told(self.task_instance, poll):
                     end = await watcher.wait(poll, self.log.log)
         except errors.CredentialsUnavailableError as error:
             self.log.warning("The triggerer cannot submit, a worker has to: %s", error)
@@ -291,29 +291,6 @@ async def _event(
     tags = {"model": end.job.model, "conn_id": conn_id, "dag_id": trigger.task_instance.dag_id}
     metrics.completed(shown, tags, in_triggerer=True)
     return TaskSuccessEvent()
-
-
-@asynccontextmanager
-async def _telling_progress(trigger: BaseTrigger, poll: JobPoll) -> AsyncIterator[None]:
-    """Leave the XCom `progress` now and then while the block waits: for the eyes of people, so as it suits."""
-    if not record.TRIGGERS_WRITE_XCOMS or trigger.task_instance is None:
-        yield
-        return
-    telling = asyncio.create_task(_tell_progress(trigger.task_instance, poll))
-    try:
-        yield
-    finally:
-        telling.cancel()
-
-
-async def _tell_progress(ti: Any, poll: JobPoll) -> None:
-    told = None
-    while True:
-        await asyncio.sleep(record.PROGRESS_SECONDS)
-        seen = poll.seen and (poll.seen.status, poll.seen.progress)
-        if poll.seen is not None and seen != told:
-            with suppress(Exception):  # of Airflow's API server or an XCom backend
-                told = seen if await record.tell_progress(ti, poll.seen) else told
 
 
 async def _leave(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> bool:

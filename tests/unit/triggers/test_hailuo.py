@@ -366,7 +366,7 @@ def test_it_tells_how_far_the_render_is(world: World):
 
 
 def test_nobody_loses_a_video_because_its_progress_could_not_be_told(world: World, monkeypatch: pytest.MonkeyPatch):
-    async def fail(ti: object, job: object) -> bool:
+    async def fail(ti: object, told: object) -> None:
         raise RuntimeError("API_SERVER_ERROR")
 
     monkeypatch.setattr(record, "tell_progress", fail)
