@@ -16,9 +16,15 @@ export const USUAL_SECONDS = 180;
 export const isBatch = (task) => task.operator === "HailuoGenerateBatchOperator";
 export const isActive = (task) => !ENDED_WELL.has(task.state) && !ENDED_ILL.has(task.state);
 
-// Which XComs to read of a task, of those that are there (undefined: nobody has looked).
+// A task that ended sooner has hardly waited for a render.
+const SHORT_SECONDS = 10;
+
+// Which XComs to read of a task, of those that are there; undefined where somebody has to look which these are.
 export function wanted(task, there) {
-  if (!there) return isBatch(task) ? undefined : ENDED_WELL.has(task.state) ? ["job"] : undefined;
+  if (!there) {
+    const isSure = !isBatch(task) && ENDED_WELL.has(task.state) && seconds(task.start, task.end) >= SHORT_SECONDS;
+    return isSure ? ["job"] : undefined;
+  }
   const one = there.has("job") ? ["job"] : there.has("job_id") ? ["job_id", "progress"] : [];
   const batch = there.has("items") ? ["summary", "items"] : ["summary", there.has("summary") && "return_value"];
   return [...one, ...(one.length ? [] : batch)].filter((key) => there.has(key));
@@ -64,11 +70,16 @@ function ofJob(job, rendered = {}) {
   };
 }
 
-// status: ready, rendering, waiting, submitted, failed, skipped; paid: whether it was paid for and not delivered.
-export function describe(task, xcoms = {}) {
+// status: ready, rendering, waiting, submitted, failed, skipped, empty; paid: whether it was paid for and not delivered.
+// Without XComs, which are not read yet or not this user's to read, it is what the task instance tells.
+export function describe(task, told) {
+  const xcoms = told ?? {};
   if (isBatch(task) || (!object(xcoms.job) && (object(xcoms.summary) || list(xcoms.items)))) return batch(task, xcoms);
   const job = object(xcoms.job);
   const progress = object(xcoms.progress);
+  // What a custom XCom backend keeps is a reference here.
+  const isElsewhere = !job && xcoms.job !== undefined && xcoms.job !== null;
+  const isDelivered = Boolean(job) || isElsewhere || !told;
   const found = ofJob(job ?? { id: xcoms.job_id }, task.rendered);
   const isPaid = found.jobStatus === "COMPLETED" || (!job && Boolean(found.id));
   const ill = ENDED_ILL.has(task.state);
@@ -76,12 +87,13 @@ export function describe(task, xcoms = {}) {
     ...found,
     task,
     status: isActive(task) ? (found.id ? "rendering" : "waiting")
-      : !ill ? (job ? "ready" : found.id ? "submitted" : "empty")
+      : !ill ? (isDelivered ? "ready" : found.id ? "submitted" : "empty")
         : task.state === "skipped" && !found.id ? "skipped" : "failed",
     progress: job && !isDead(found.jobStatus) ? 100 : number(progress?.progress),
     paid: ill && isPaid,
     refunded: ill && isDead(found.jobStatus),
-    videos: task.state === "success" && job ? 1 : 0,
+    elsewhere: isElsewhere,
+    videos: task.state === "success" && isDelivered ? 1 : 0,
   };
 }
 
@@ -107,6 +119,7 @@ function batch(task, xcoms) {
   });
   const first = items.find((item) => item.status === "ready") ?? items[0];
   const prompts = items.map((item) => item.prompt).filter(Boolean);
+  const completed = number(summary.completed) ?? (items.length ? items.filter((item) => item.videos).length : undefined);
   const expected = number(summary.items) ?? (items.length || requests.length || undefined);
   return {
     task,
@@ -115,14 +128,14 @@ function batch(task, xcoms) {
     prompt: first?.prompt ?? text(requests[0]?.prompt ?? requests[0]),
     prompts: prompts.length ? prompts : requests.map((request) => text(request?.prompt ?? request)).filter(Boolean),
     total: expected,
-    completed: number(summary.completed) ?? items.filter((item) => item.videos).length,
+    completed,
     failed: number(summary.failed) ?? 0,
     refused: number(summary.refused) ?? 0,
     credits: number(summary.credits),
     uri: text(summary.manifest),
     status: isActive(task) ? "rendering" : ill ? (task.state === "skipped" ? "skipped" : "failed") : "ready",
-    paid: ill && (items.length ? items.some((item) => item.paid) : (number(summary.completed) ?? 0) > 0),
-    videos: number(summary.completed) ?? items.filter((item) => item.videos).length,
+    paid: ill && (items.length ? items.some((item) => item.paid) : completed > 0),
+    videos: completed ?? 0,
   };
 }
 

@@ -2,7 +2,7 @@
 
 import "./theme.js";
 import { getTask, keyOf, listTasks, query, taskHref, videoHref, xcom, xcomKeys } from "./airflow.js";
-import { byDay, describe, isActive, isBatch, matches, TASK_STATES, wanted } from "./facts.js";
+import { byDay, describe, isActive, isBatch, matches, TASK_STATES, USUAL_SECONDS, wanted } from "./facts.js";
 import { dayName, moment, number, span, t } from "./texts.js";
 import { badge, bar, el, failure, icon, notice, outLink, release, svg, video } from "./view.js";
 
@@ -111,10 +111,10 @@ function work() {
 
 async function read(key, mine) {
   const task = tasks.get(key);
-  const xcoms = {};
+  let xcoms;
   try {
     const keys = wanted(task) ?? wanted(task, await xcomKeys(task));
-    await Promise.all(keys.map(async (name) => { xcoms[name] = await xcom(task, name); }));
+    xcoms = Object.fromEntries(await Promise.all(keys.map(async (name) => [name, await xcom(task, name)])));
   } catch (error) {
     if (error.status === 401 && mine === generation) return fail(error);
     // XComs that this user may not read: the card shows what the task instance tells.
@@ -377,7 +377,8 @@ function standIn(found) {
   if (found.status === "rendering") {
     const since = found.task.start ? (Date.now() - Date.parse(found.task.start)) / 1000 : undefined;
     const told = found.progress !== undefined ? t("percent", { n: found.progress })
-      : since !== undefined ? `${t("since", { time: span(since) })}, ${t("usual")}` : t("rendering");
+      : since === undefined ? t("rendering")
+        : [t("since", { time: span(since) }), since < USUAL_SECONDS && t("usual")].filter(Boolean).join(", ");
     return [el("div", { class: "waiting" }, el("span", {}, told), bar(found.progress))];
   }
   return [icon({ failed: "failed", waiting: "clock", submitted: "clock" }[found.status] ?? "film")];

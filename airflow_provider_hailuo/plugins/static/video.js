@@ -59,7 +59,8 @@ const actions = el("div", { id: "actions", class: "actions" });
 const items = el("section", { id: "items" });
 
 function show(found) {
-  if (!found.id && !found.items && found.status !== "rendering") return showNone(found);
+  const isSomething = found.id || found.items?.length || found.completed !== undefined || found.elsewhere;
+  if (!isSomething && found.status !== "rendering") return showNone(found);
   const one = found.items?.length ? pick(found.items) : found;
   if (!stage.isConnected) {
     main.replaceChildren(
@@ -128,10 +129,10 @@ function showStage(found, one) {
       el("span", { id: "progress" }, [
         found.progress !== undefined && t("percent", { n: found.progress }),
         t("since", { time: span(seconds) }),
-        seconds < 2 * USUAL_SECONDS && found.progress !== 100 && t("usual"),
+        seconds < USUAL_SECONDS && found.progress !== 100 && t("usual"),
       ].filter(Boolean).join(" · "))));
   } else {
-    box.append(icon("failed"), el("p", {}, t("no_link")));
+    box.append(icon(one.status === "failed" ? "failed" : "film"), el("p", {}, t("no_link")));
   }
   stage.replaceChildren(box);
 }
@@ -157,6 +158,7 @@ function showNotes(found, one) {
     (one.paid || found.paid) && ["paid", t("paid_long")],
     one.refunded && ["refunded", t("refunded")],
     isIll && !one.error && !one.refunded && ["log", t("see_log")],
+    found.elsewhere && ["elsewhere", t("elsewhere")],
     one.status === "submitted" && found.status !== "failed" && ["submitted", t("not_waited")],
   ].filter(Boolean);
   notes.replaceChildren(...told.map(([kind, text]) => el("p", { class: `note ${kind}`, "data-note": kind }, text)));
