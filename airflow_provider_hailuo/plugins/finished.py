@@ -8,14 +8,14 @@ from datetime import datetime, timedelta, timezone
 from threading import Lock
 
 from airflow.assets.manager import asset_manager
-from airflow.models.asset import AssetEvent, AssetModel
+from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger, handle_event_submit
 from airflow.models.xcom import XComModel
 from airflow.triggers.base import TriggerEvent
 from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import String, and_, cast, select
+from sqlalchemy import String, and_, cast, select, update
 from sqlalchemy.orm import Session
 
 from airflow_provider_hailuo import record
@@ -104,7 +104,12 @@ def announce(conn_id: str, job: Job) -> None:
     with _announcing, create_session() as session:
         # An hour for clocks that differ.
         for asset in _without_event(session, conn_id, job.id, min(ended, now) - timedelta(hours=1), lock=True):
+            # A run that is about to be made takes the events until the moment it was asked for. Airflow leaves that
+            # at the first event, and this one would wait for the next run.
+            queued = AssetDagRunQueue.asset_id == asset.id
+            session.execute(select(AssetDagRunQueue).where(queued).with_for_update())
             asset_manager.register_asset_change(asset=asset, extra=facts, session=session)
+            session.execute(update(AssetDagRunQueue).where(queued).values(created_at=datetime.now(timezone.utc)))
 
 
 def _without_event(

@@ -11,6 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from airflow_provider_hailuo.apiframe import calls
+from airflow_provider_hailuo.apiframe.client import Client, Settings
+from airflow_provider_hailuo.apiframe.models import VideoRequest
 from airflow_provider_hailuo.apiframe.webhooks import MOST_BYTES
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.sandbox.webhooks import sign
@@ -177,15 +180,21 @@ def test_a_job_gets_one_event_and_its_task_one_end_however_often_it_is_announced
     assert announced.sandbox.stats()["creditsCharged"] == charged
 
 
-def test_a_dag_is_started_for_finished_videos(announced: Announced):
-    _, job_id = announced.waits("a boat for a DAG")
+def test_a_dag_is_started_for_finished_videos_also_for_those_that_end_together(announced: Announced):
+    url = f"{announced.runs.airflow.url}{PATH}"
+    with Client(Settings(api_key=API_KEY, base_url=announced.sandbox.base_url)) as client:
+        requests = [VideoRequest(prompt=f"[[stall]] {n} of a fleet", webhook_url=url) for n in range(10)]
+        jobs = {client.send(calls.generate_video(request)).job_id for request in requests}
+    announced.until(
+        lambda: all(job["status"] == "PROCESSING" for job in announced.sandbox.jobs() if job["id"] in jobs)
+    )
+
     announced.sandbox.release()
 
     def told() -> list[str]:
-        values = announced.runs.query(
-            "select value from xcom where dag_id = 'told_of_videos' and key = 'return_value'"
-        )
-        return [extra["job"] for (extras,) in values for extra in extras]
+        of_task = "dag_id = 'told_of_videos' and key = 'return_value'"
+        values = announced.runs.query(f"select value from xcom where {of_task}")
+        return [extra["job"] for (extras,) in values for extra in extras if extra["job"] in jobs]
 
-    announced.until(lambda: job_id in told())
-    assert told().count(job_id) == 1
+    announced.until(lambda: set(told()) == jobs)
+    assert len(told()) == len(jobs)
