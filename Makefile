@@ -70,4 +70,4 @@ constraints: env  ## resolve the locked environments of constraints/ anew
 	$(BIN)/nox --session lock
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .nox .demo dist build .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .nox .demo .screenshots dist build .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -34,13 +34,17 @@ if airflow.__version__.startswith("2."):
 ONE_AIRFLOW = ("decorated", "errors", "modes", "operator", "sensor", "webhooks")
 """The files of `tests/system` that look at the same running Airflow."""
 
+WITH_ONE_AIRFLOW = ("tests/examples/", "tests/ui/")
+"""The folders of which all files look at the same running Airflow."""
+
 
 class OneAirflowScheduling(LoadFileScheduling):
     """Gives each file to one of the processes (`pytest -n 2`), and what shares a running Airflow to the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith("tests/examples/"):
-            return "tests/examples"
+        for folder in WITH_ONE_AIRFLOW:
+            if nodeid.startswith(folder):
+                return folder
         file = super()._split_scope(nodeid)
         shares = file in {f"tests/system/test_{name}.py" for name in ONE_AIRFLOW}
         return "the running Airflow" if shares else file
@@ -52,4 +56,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneAirflo
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # What takes longest begins: one process goes on with it while the other does the rest.
-    items.sort(key=lambda item: not item.nodeid.startswith(("tests/system", "tests/examples")))
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/system", *WITH_ONE_AIRFLOW)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report for report in terminalreporter.getreports("skipped") if report.nodeid.startswith("tests/ui/")]
+    if skipped:
+        reason = skipped[0].longrepr[-1]
+        line = f"!!! {len(skipped)} TESTS OF THE PAGES DID NOT RUN. {reason}"
+        terminalreporter.write_line(line, red=True, bold=True)
