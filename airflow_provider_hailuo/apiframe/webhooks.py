@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 
 from airflow_provider_hailuo.apiframe.errors import UnreadableAnswerError
+from airflow_provider_hailuo.apiframe.models import check_job_id
 
 MOST_BYTES = 64 * 1024
 """How long a webhook may be: the longest documented one has less than a kilobyte beside its prompt."""
@@ -55,9 +56,9 @@ def read(body: bytes) -> Webhook:
     """
     try:
         told = json.loads(body)
-        event, job_id = told["event"], told["jobId"]
+        event, job_id = told["event"], check_job_id(told["jobId"])
     except (ValueError, TypeError, KeyError, RecursionError):
         event = job_id = None
-    if not (isinstance(event, str) and isinstance(job_id, str) and 0 < len(job_id) <= 255 and job_id.isascii()):
+    if not isinstance(event, str) or job_id is None:
         raise UnreadableAnswerError("The body is no webhook of the API: it needs the texts 'event' and 'jobId'")
     return Webhook(event, job_id)

@@ -74,7 +74,9 @@ def test_a_webhook_tells_which_job_to_look_at(event: str, is_final: bool):
         b'{"event": "completed", "jobId": 1}',
         b'{"event": "completed", "jobId": ""}',
         b'{"event": "completed", "jobId": "' + b"j" * 256 + b'"}',
-        '{"event": "completed", "jobId": "j\u00f6b"}'.encode(),
+        b'{"event": "completed", "jobId": "a\\u0000b"}',  # which no database takes
+        b'{"event": "completed", "jobId": ".."}',
+        b'{"event": "completed", "jobId": ["job_1"]}',
         b"[" * 60_000,
     ],
     ids=lambda body: repr(body[:20]),
