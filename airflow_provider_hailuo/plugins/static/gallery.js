@@ -229,9 +229,9 @@ function render() {
   if (!grid.isConnected) return;
   const keys = fitting();
   const isRead = known.size >= tasks.size && offset >= Math.min(total, BACKGROUND);
-  // What is sought in XComs is counted when they are there: a reader is told once.
   const counted = t("found", { n: filters.words.trim() || filters.state === "paid" ? keys.length : total });
-  if (count.textContent !== counted && (isRead || !filters.words.trim())) count.textContent = counted;
+  count.setAttribute("aria-busy", !isRead); // a reader is told the final number
+  if (count.textContent !== counted) count.textContent = counted;
   reading.textContent = isRead
     ? (offset < total ? t("of_newest", { n: tasks.size, total }) : "")
     : t("read", { n: known.size, total: Math.max(tasks.size, Math.min(total, BACKGROUND)) });
