@@ -63,6 +63,16 @@ export async function listTasks({ dag_id = "~", run_id = "~", ...filters }, offs
   return { tasks: found.task_instances.map(plain), total: found.total_entries };
 }
 
+// Whether a cleared task knows what it has begun: Airflow keeps that from 3.3 on. In doubt it does not.
+export async function remembers() {
+  try {
+    const [major, minor] = (await get("version")).version.split(".").map(Number);
+    return major > 3 || (major === 3 && minor >= 3);
+  } catch {
+    return false;
+  }
+}
+
 export async function getTask(task) {
   return plain(await get(`${taskPath(task)}${task.map_index >= 0 ? `/${task.map_index}` : ""}`));
 }

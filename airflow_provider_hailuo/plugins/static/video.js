@@ -2,7 +2,7 @@
 
 import "./theme.js";
 import {
-  dagHref, getTask, inTab, query, runHref, taskHref, videoHref, xcom, xcomKeys,
+  dagHref, getTask, inTab, query, remembers, runHref, taskHref, videoHref, xcom, xcomKeys,
 } from "./airflow.js";
 import { describe, isActive, USUAL_SECONDS, wanted } from "./facts.js";
 import { megabytes, number, span, t } from "./texts.js";
@@ -18,13 +18,16 @@ let item = place.item === undefined ? undefined : Number(place.item); // which o
 let shownItems = STEP;
 let last = "";
 let playing = ""; // what the player was made of
+let kept; // whether clearing a task takes up its job: asked once, of what was paid
 
 async function load() {
   const task = await getTask(place);
   const there = await xcomKeys(task);
   const xcoms = {};
   await Promise.all(wanted(task, there).map(async (name) => { xcoms[name] = await xcom(task, name); }));
-  return describe(task, xcoms);
+  const found = describe(task, xcoms);
+  if (found.paid) kept ??= await remembers();
+  return found;
 }
 
 async function follow() {
@@ -155,7 +158,7 @@ function showPrompt(text) {
 function showNotes(found, one) {
   const isIll = one.status === "failed" || found.status === "failed";
   const told = [
-    (one.paid || found.paid) && ["paid", t("paid_long")],
+    found.paid && ["paid", `${t("paid_long")} ${t(kept ? "paid_kept" : "paid_anew")}`],
     one.refunded && ["refunded", t("refunded")],
     isIll && !one.error && !one.refunded && ["log", t("see_log")],
     found.elsewhere && ["elsewhere", t("elsewhere")],
