@@ -124,6 +124,7 @@ PARTS = {
             "": "contender",
             "videos": "videos",
             "succeeded": "succeeded",
+            "render, s": "render_seconds",
             "COMPLETED to resumed p50, s": "resumed_p50_seconds",
             "p95, s": "resumed_p95_seconds",
             "COMPLETED to success p50, s": "late_p50_seconds",

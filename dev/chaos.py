@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from local_airflow import LocalAirflow, exit_on_signals
@@ -84,6 +85,7 @@ class Chaos:
         self.secret = secret
         self._deaths = deaths
         self._kills = 0
+        self.restarts = 0
 
     def batch(
         self,
@@ -126,6 +128,16 @@ class Chaos:
         self._kills += 1
         self.airflow.kill(name)
 
+    def keep_triggerer(self) -> None:
+        """Start the triggerer again if it has ended, as whoever supervises it does.
+
+        Airflow 3.3.2 lets it die when a task is cleared at the moment of its event: the clear gives the row another
+        primary key.
+        """
+        if self.airflow.ended("triggerer"):
+            self.restarts += 1
+            self.airflow.start("triggerer")
+
     def until(self, state: str, count: int = 1) -> None:
         """Wait until `count` tasks are in `state` at the same time."""
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -134,6 +146,11 @@ class Chaos:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"There are no {count} tasks {state}")
             time.sleep(0.1)
+
+    def run_ended(self, run_id: str) -> bool:
+        """Tell whether a run has ended."""
+        query = "select 1 from dag_run where run_id = %s and state in ('success', 'failed')"
+        return bool(self.airflow.query(query, run_id))
 
     def clear_some(self, run_id: str, count: int, *states: str) -> int:
         """Clear at most `count` videos of the storm that are in one of these states, and return how many."""
@@ -309,7 +326,7 @@ def storm_of_webhooks(chaos: Chaos, videos: int) -> Seen:
     start, charged, cleared = time.monotonic(), chaos.sandbox.stats()["creditsCharged"], 0
     servers = chaos.airflow.url, chaos.airflow.start_another_server("api-server-2")
     receivers = [f"{server}/hailuo/webhooks/{STORM}" for server in servers]
-    storm = Storm(receivers, chaos.sandbox.api_key)
+    storm, restarts = Storm(receivers, chaos.sandbox.api_key), chaos.restarts
     try:
         run_id = chaos.airflow.trigger("storm", {"videos": videos, "waves": WAVES, "receivers": receivers})
         chaos.until("deferred", videos)
@@ -323,20 +340,21 @@ def storm_of_webhooks(chaos: Chaos, videos: int) -> Seen:
             blowing = thread.submit(asyncio.run, storm.blow(webhooks))
             for wave in range(WAVES):
                 while not blowing.done() and storm.answered < len(early) * (wave + 1) / (WAVES + 1):
+                    chaos.keep_triggerer()
                     time.sleep(0.02)
                 cleared += chaos.clear_some(run_id, videos // 30, "deferred")
                 chaos.sandbox.release(f"wave {wave}:")
                 cleared += chaos.clear_some(run_id, videos // 30, "scheduled", "queued", "running")
             blowing.result()
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while chaos.airflow.state("storm", run_id) not in {"success", "failed"} and time.monotonic() < deadline:
+        while not chaos.run_ended(run_id) and time.monotonic() < deadline:
+            chaos.keep_triggerer()
             # Of tasks that were cleared when they had delivered already.
             chaos.sandbox.release()
             time.sleep(0.5)
-        events = chaos.events()
     finally:
         chaos.airflow.kill("api-server-2")
-    jobs, urls, named = chaos.jobs(run_id), chaos.urls(run_id), chaos.named(run_id)
+    jobs, urls, named, events = chaos.jobs(run_id), chaos.urls(run_id), chaos.named(run_id), chaos.events()
     again, tries = chaos.delivered_before_clear(run_id), chaos.tries(run_id)
     done = {n: {job.id: job.video_url for job in of_one if job.is_final} for n, of_one in jobs.items()}
     odd = {
@@ -357,7 +375,8 @@ def storm_of_webhooks(chaos: Chaos, videos: int) -> Seen:
         notes=[
             f"{len(webhooks)} webhooks, {len(of_each)} of them forged or about nothing",
             f"{cleared} clears, {sum(again.values())} of what had been delivered just before",
-            f"{sum(tried - 1 for _, tried in tries.values()) - cleared} more tries",
+            f"{sum(tried - 1 for _, tried in tries.values()) - cleared} more tries, {restarts} triggerers that died",
+            f"answers took {max(storm.seconds):.1f} s at most, half of them {median(storm.seconds):.2f} s",
             *sorted(f"{count} {kind}: {status}" for (kind, status), count in storm.answers.items()),
         ],
     )
@@ -477,6 +496,7 @@ def stage(*, quick: bool) -> Iterator[Chaos]:
                     "PYTHONPATH": str(PROJECT / "tests/system/secrets_backend"),
                     "AIRFLOW__SECRETS__BACKEND": "flaky_secrets.FlakySecrets",
                     "AIRFLOW__WORKERS__SECRETS_BACKEND": "flaky_secrets.FlakySecrets",
+                    "AIRFLOW__CORE__PARALLELISM": "8",
                     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
                     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
                     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",

@@ -378,6 +378,10 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             for process in self._components.values():
                 process.wait()
 
+    def ended(self, name: str) -> bool:
+        """Tell whether a component has ended by itself, by its name (see `start`)."""
+        return self._components[name].poll() is not None
+
     def check(self) -> None:
         """Raise `LocalAirflowError` with the end of its log if a component has ended by itself."""
         for name, process in self._components.items():

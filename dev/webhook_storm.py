@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -60,12 +61,13 @@ class Storm:
     :param api_key: the key under which the jobs were submitted.
 
     Attributes: `answered`, how many were answered so far; `answers`, how often each kind got each HTTP status, 0 for
-    none at all; `wrong`, those that another one was right for.
+    none at all; `seconds`, how long each of them took; `wrong`, those that another one was right for.
     """
 
     def __init__(self, receivers: Sequence[str], api_key: str) -> None:
         self.answered = 0
         self.answers: Counter[tuple[str, int]] = Counter()
+        self.seconds: list[float] = []
         self.wrong: Counter[str] = Counter()
         self._receivers = receivers
         self._api_key = api_key
@@ -103,8 +105,10 @@ class Storm:
 
             async def send() -> None:
                 for webhook in turn:
+                    begun = time.monotonic()
                     status = await _send(client, webhook)
                     self.answered += 1
+                    self.seconds.append(time.monotonic() - begun)
                     self.answers[webhook.kind, status] += 1
                     if status != webhook.answer:
                         self.wrong[f"{webhook.kind}: {status} in place of {webhook.answer}"] += 1

@@ -12,9 +12,9 @@ from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 
 @task
 def prompts(**context: Any) -> list[str]:
-    """Return as many prompts as the run was asked for."""
+    """Return as many prompts as the run was asked for, of videos that are `held` back until they are released."""
     conf = context["dag_run"].conf
-    return [f"{conf['prompt']} {n}" for n in range(conf["videos"])]
+    return [f"{'[[stall]] ' * conf['held']}Clouds {n}." for n in range(conf["videos"])]
 
 
 for name in "many", "lone":
