@@ -146,7 +146,14 @@ class Videos:
 
     def ended(self, dag_id: str) -> str:
         """Wait for the end of the run of a DAG, and return its state."""
-        return self.airflow.wait(dag_id, self.runs[dag_id], timeout=PATIENCE_SECONDS)
+        run_id = self.runs[dag_id]
+        while True:
+            state = self.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS)
+            tasks = self.airflow.task_instances(dag_id, run_id)
+            # On a machine that is too busy the executor fails tasks before they begin.
+            if not any(task["state"] == "failed" and task["start_date"] is None for task in tasks):
+                return state
+            self.airflow.clear(dag_id, run_id)
 
     def place(self, dag_id: str, task_id: str = "video", map_index: int = -1) -> dict[str, object]:
         """Return which task instance it is, as the pages are told, when the run has ended."""
