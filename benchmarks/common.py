@@ -69,12 +69,12 @@ class RunningSandbox:
 
 
 @contextmanager
-def sandbox(*, render_seconds: float, jitter: float = 0.1) -> Iterator[RunningSandbox]:
+def sandbox(*, render_seconds: float, jitter: float = 0.1, seed: int = SEED) -> Iterator[RunningSandbox]:
     """Run a sandbox with credits for any number of videos in a process of its own, for the length of the block.
 
-    Parameters: `render_seconds` and `jitter` as of `Sandbox`. Render times are the same in every run.
+    Parameters: `render_seconds`, `jitter` and `seed` as of `Sandbox`. Render times are the same in every run.
     """
-    options = {"port": 0, "credits": 10**9, "render-seconds": render_seconds, "jitter": jitter, "seed": SEED}
+    options = {"port": 0, "credits": 10**9, "render-seconds": render_seconds, "jitter": jitter, "seed": seed}
     command = [sys.executable, "-m", "airflow_provider_hailuo.sandbox"]
     command += [f"--{name}={value}" for name, value in options.items()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

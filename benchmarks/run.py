@@ -34,6 +34,7 @@ def conditions() -> Json:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": subprocess.run(commit, capture_output=True, text=True, check=False).stdout.strip() or None,
         "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "machine": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -125,7 +125,11 @@ def stage(render_seconds: float) -> Iterator[Stage]:
     """Run an Airflow that has made a video in both ways, and a sandbox for each of the contenders."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="hailuo-webhooks-"))
-        apis = {name: stack.enter_context(sandbox(render_seconds=render_seconds, jitter=0)) for name in CONTENDERS}
+        # Jobs of the same id would be announced to each other's tasks.
+        apis = {
+            name: stack.enter_context(sandbox(render_seconds=render_seconds, jitter=0, seed=seed))
+            for seed, name in enumerate(CONTENDERS)
+        }
         dags = Path(directory, "dags")
         dags.mkdir()
         shutil.copy(HERE / "dags" / "announced.py", dags)
