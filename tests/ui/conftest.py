@@ -174,6 +174,15 @@ class Videos:
         return self.airflow.tries(dag_id, self.runs[dag_id], "video")[0][0]
 
     @contextmanager
+    def render(self, words: str) -> Iterator[str]:
+        """Let one more render begin for a while, with these words in its prompt; yield the id of its run."""
+        run_id = self.airflow.trigger("rendering", {"words": words})
+        try:
+            yield run_id
+        finally:
+            self.airflow.request("DELETE", f"dags/rendering/dagRuns/{quote(run_id, safe='')}")
+
+    @contextmanager
     def with_job(self, dag_id: str, job: object) -> Iterator[None]:
         """Let the XCom `job` of the task `video` have another value for a while."""
         path = f"dags/{dag_id}/dagRuns/{quote(self.runs[dag_id], safe='')}/taskInstances/video/xcomEntries/job"
@@ -195,7 +204,9 @@ class Videos:
 
 def settle(page: Page | Frame) -> None:
     """Wait until all that a page reads is there, and each video on the screen shows its first picture."""
-    script = """() => document.querySelector('h1') && !document.querySelector('#reading')?.textContent
+    script = """() => document.querySelector('h1')
+        && (document.querySelector('.notice') || document.querySelector('#count, #status')?.textContent)
+        && !document.querySelector('[aria-busy=true]') && !document.querySelector('#reading')?.textContent
         && [...document.querySelectorAll('video')].every((video) => video.readyState >= 2)"""
     await_that(lambda: page.evaluate(script))
 

@@ -171,14 +171,13 @@ def test_a_run_without_videos_says_so(videos: Videos, site: Site, look: Look):
     look.forgive("status of 404 .*/api/v2/")
 
 
-def test_the_progress_of_what_renders_is_followed(videos: Videos, site: Site, look: Look):
-    run_id = videos.airflow.trigger("rendering", {"words": "a train for the gallery"})
-    page = look(site.page("gallery", dag_id="rendering", run_id=run_id))
-    expect(page.locator(".card[data-status=rendering] progress")).to_be_visible()
+def test_what_renders_is_followed(videos: Videos, site: Site, look: Look):
+    with videos.render("a train for the gallery") as run_id:
+        page = look(site.page("gallery", dag_id="rendering", run_id=run_id))
+        expect(page.locator(".card[data-status=rendering] progress")).to_be_visible()
 
-    while videos.airflow.state("rendering", run_id) not in {"success", "failed"}:
-        videos.sandbox.release("a train for the gallery")
-        page.wait_for_timeout(500)
+        while videos.airflow.state("rendering", run_id) not in {"success", "failed"}:
+            videos.sandbox.release("a train for the gallery")
+            page.wait_for_timeout(500)
 
-    expect(page.locator(".card[data-status=ready] video")).to_be_visible()
-    videos.airflow.request("DELETE", f"dags/rendering/dagRuns/{run_id}")
+        expect(page.locator(".card[data-status=ready] video")).to_be_visible()

@@ -51,23 +51,22 @@ def test_a_video_is_played_and_all_about_it_told(videos: Videos, site: Site, loo
 
 
 def test_a_render_is_followed_until_the_video_is_there(videos: Videos, site: Site, look: Look):
-    run_id = videos.airflow.trigger("rendering", {"words": "a ship for the page"})
-    page = look(site.page("video", dag_id="rendering", run_id=run_id, task_id="video"))
-    progress = page.locator("#progress")
-    expect(progress).to_contain_text("usually about 3 minutes")
-    expect(page.locator("#status")).to_have_text("Rendering")
-    expect(progress).to_contain_text(re.compile(r"\d+ %"))
-    first = progress.inner_text()
-    expect(progress).not_to_have_text(first)
-    expect(page.locator("#prompt-text")).to_contain_text("a ship for the page")
+    with videos.render("a ship for the page") as run_id:
+        page = look(site.page("video", dag_id="rendering", run_id=run_id, task_id="video"))
+        progress = page.locator("#progress")
+        expect(progress).to_contain_text("usually about 3 minutes")
+        expect(page.locator("#status")).to_have_text("Rendering")
+        expect(progress).to_contain_text(re.compile(r"\d+ %"))
+        expect(page.locator("#prompt-text")).to_contain_text("a ship for the page")
+        first = progress.inner_text()
+        expect(progress).not_to_have_text(first)
 
-    while videos.airflow.state("rendering", run_id) not in {"success", "failed"}:
-        videos.sandbox.release("a ship for the page")
-        page.wait_for_timeout(500)
+        while videos.airflow.state("rendering", run_id) not in {"success", "failed"}:
+            videos.sandbox.release("a ship for the page")
+            page.wait_for_timeout(500)
 
-    expect(page.locator("#player video")).to_be_visible()
-    expect(page.locator("#status")).to_have_text("Ready")
-    videos.airflow.request("DELETE", f"dags/rendering/dagRuns/{run_id}")
+        expect(page.locator("#player video")).to_be_visible()
+        expect(page.locator("#status")).to_have_text("Ready")
 
 
 def test_a_failed_job_tells_why_and_that_it_was_refunded(videos: Videos, site: Site, look: Look):

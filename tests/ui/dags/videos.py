@@ -34,7 +34,12 @@ with DAG("markup", **SETTINGS):
     HailuoGenerateOperator(task_id="video", prompt=MARKUP, resolution="1080p", poll_interval=1)
 
 with DAG("rendering", **SETTINGS):
-    HailuoGenerateOperator(task_id="video", prompt="[[stall]] [[slow: 20]] {{ dag_run.conf.words }}", poll_interval=1)
+    HailuoGenerateOperator(
+        task_id="video",
+        prompt="[[stall]] [[slow: 20]] {{ dag_run.conf.words }}",
+        timeout=timedelta(days=1),  # longer than the tests may take
+        poll_interval=1,
+    )
 
 with DAG("failed", **SETTINGS):
     HailuoGenerateOperator(task_id="video", prompt="[[fail: content policy]] a brawl", poll_interval=1)
