@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -14,6 +14,10 @@ from airflow_provider_hailuo.apiframe.models import DEFAULT_DURATION, DEFAULT_RE
 from airflow_provider_hailuo.compat import XCom
 
 JOB_ID, JOB, CREDIT_COST, RETURN_VALUE = "job_id", "job", "credit_cost", "return_value"
+DELIVERED = "delivered"
+"""The XCom that Airflow writes together with the success of a task that a trigger ends. The others may be left by a
+trigger that did not know yet that its task was cleared, or resumed."""
+
 SUMMARY, ITEMS = "summary", "items"
 """The XComs of a batch: how many there are of what, and what a page shows of each video."""
 
@@ -23,7 +27,7 @@ PROGRESS = "progress"
 LINK = "_link_HailuoVideoLink"
 """The XCom in which Airflow keeps the link to the video (see `links/hailuo.py`)."""
 
-_KEYS = (JOB_ID, PROGRESS, JOB, CREDIT_COST, RETURN_VALUE, LINK)
+_KEYS = (JOB_ID, PROGRESS, JOB, CREDIT_COST, RETURN_VALUE, LINK, DELIVERED)
 
 TRIGGERS_WRITE_XCOMS: bool = hasattr(XCom, "aset")
 """Whether this Airflow, 3.3 or newer, lets a trigger leave XComs."""
@@ -180,9 +184,14 @@ def tells_deliveries(ti: Any) -> bool:
     return hasattr(getattr(ti, "_ti_context_from_server", None), "xcom_keys_to_clear")
 
 
-def was_delivered(ti: Any) -> bool:
-    """Tell whether the try before the one that begins now on a worker has returned a URL, here or in a trigger."""
-    return tells_deliveries(ti) and RETURN_VALUE in (ti._ti_context_from_server.xcom_keys_to_clear or ())  # noqa: SLF001
+def was_delivered(ti: Any, left: Collection[str] = (), *, by_trigger: bool = False) -> bool:
+    """Tell whether the try before the one that begins now on a worker has returned a URL.
+
+    :param left: the XComs that it has left, beside those of which Airflow tells.
+    :param by_trigger: whether a trigger would have ended it (default: a worker).
+    """
+    keys = ti._ti_context_from_server.xcom_keys_to_clear if tells_deliveries(ti) else None  # noqa: SLF001
+    return (DELIVERED if by_trigger else RETURN_VALUE) in {*left, *(keys or ())}
 
 
 def _place(ti: TaskInstance) -> dict[str, Any]:

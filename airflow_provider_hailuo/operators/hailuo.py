@@ -327,6 +327,8 @@ class HailuoGenerateOperator(BaseOperator):
                 job = HailuoHook(submission.conn_id).wait_with(poll, self.log.log)
             if job is not None:
                 return self._finish(context, submissions, submission, job)
+        if submission.ends_in_trigger is not (visits < MOST):
+            submissions.note(replace(submission, ends_in_trigger=visits < MOST))
         self._wait(ti, submission, poll.deadline, end_from_trigger=visits < MOST)
 
     def _wait(self, ti: Any, submission: Submission, deadline: float, *, end_from_trigger: bool) -> NoReturn:
@@ -435,7 +437,7 @@ class HailuoGenerateOperator(BaseOperator):
             if invalid is not None:
                 raise invalid
             return None
-        if not begun.delivered and (record.RETURN_VALUE in left or record.was_delivered(ti)):
+        if not begun.delivered and record.was_delivered(ti, left, by_trigger=begun.ends_in_trigger):
             begun = replace(begun, delivered=True)
             submissions.note(begun)  # only this try can tell
         if invalid is not None and begun.max_tries != ti.max_tries:
@@ -451,7 +453,8 @@ class HailuoGenerateOperator(BaseOperator):
             conn_id=self._conn_id,
         )
         self.log.info(note)
-        submissions.current = replace(begun, max_tries=ti.max_tries) if goes_on else None
+        goes_on_here = replace(begun, max_tries=ti.max_tries, ends_in_trigger=False)
+        submissions.current = goes_on_here if goes_on else None
         return submissions.current
 
     def _left_by_a_trigger(self, ti: Any, job_id: str, body: Mapping[str, Any], own_key: str | None) -> Submission:
@@ -466,7 +469,8 @@ class HailuoGenerateOperator(BaseOperator):
         known = {name: told[name] for name in ("prompt", "model", "hailuoParams") if told.get(name) is not None}
         cleared = ti.try_number > 1 and ti.max_tries != (self.retries or 0)
         max_tries = -1 if cleared else ti.max_tries or 0
-        return Submission("", {**body, **known}, self._conn_id, max_tries, own_key=own_key, job_id=job_id)
+        facts = {"own_key": own_key, "job_id": job_id, "ends_in_trigger": True}
+        return Submission("", {**body, **known}, self._conn_id, max_tries, **facts)
 
     def _begun(self, ti: Any, submissions: SubmissionRecord, client: Client, n: int, salt: str | None) -> Submission:
         """Return a new submission, written down; `salt` makes its key one that nothing else can have."""
@@ -557,7 +561,9 @@ class HailuoGenerateOperator(BaseOperator):
         # A trigger that was started again and refused does not know what it submitted before; its XCom does.
         job_id = event["job_id"] or ti.xcom_pull(task_ids=self.task_id, key=record.JOB_ID, map_indexes=ti.map_index)
         if begun is not None and begun.job_id in {None, job_id}:
-            submissions.current = replace(begun, job_id=job_id)
+            submissions.current = replace(begun, job_id=job_id, ends_in_trigger=False)
+            if begun.ends_in_trigger:
+                submissions.note(submissions.current)
             return submissions.current
         body, own_key = event.get("body") or {}, None
         with suppress(errors.InvalidInputError, errors.FileError):

@@ -30,6 +30,7 @@ class Submission:
     :param own_key: the `idempotency_key` of the task, None when the key is derived.
     :param job_id: the job, None while the API has told of none.
     :param delivered: whether the task has handed on the URL of its video.
+    :param ends_in_trigger: whether the try that goes on with it is one that a trigger ends.
     :param nth: which of the keys that begin with the task's own or the derived one it is (see `nth_key`).
     :param uploads: where the pictures that the body names by their content were uploaded (see `pictures`), and what
         the receiver of webhooks was (see `webhooks`).
@@ -42,6 +43,7 @@ class Submission:
     own_key: str | None = None
     job_id: str | None = None
     delivered: bool = False
+    ends_in_trigger: bool = False
     nth: int = 1
     uploads: Mapping[str, str] = field(default_factory=dict)
 

@@ -290,7 +290,7 @@ async def _event(
     conn_id = HailuoHook(trigger.hailuo_conn_id).hailuo_conn_id
     tags = {"model": end.job.model, "conn_id": conn_id, "dag_id": trigger.task_instance.dag_id}
     metrics.completed(shown, tags, in_triggerer=True)
-    return TaskSuccessEvent()
+    return TaskSuccessEvent(xcoms={record.DELIVERED: True})
 
 
 async def _leave(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> bool:

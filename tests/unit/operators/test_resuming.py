@@ -224,12 +224,26 @@ def test_nothing_was_paid_is_not_said_where_a_trigger_may_have_begun_without_a_t
 def test_clearing_what_the_triggerer_has_delivered_asks_for_a_new_video(
     world: World, airflow: Airflow, log: Callable[[], str]
 ):
-    submitted_by_a_trigger(world, airflow, job_id="job_1", job=seen(), return_value=url("job_1"), credit_cost=5)
+    xcoms = {"job": seen(), "return_value": url("job_1"), "credit_cost": 5, "delivered": True}
+    submitted_by_a_trigger(world, airflow, job_id="job_1", **xcoms)
     airflow.clear()
 
     assert isinstance(airflow.resume(operator(), START_ON_WORKER, next_try=True), TaskDeferred)
     assert airflow.xcoms == {"job_id": "job_2"}
     assert "cleared after it had delivered job job_1" in log()
+
+
+def test_what_a_trigger_leaves_of_a_task_that_was_cleared_meanwhile_is_no_delivery(
+    world: World, airflow: Airflow, log: Callable[[], str]
+):
+    # The trigger is told late of the clear. Airflow has not taken its event, and so not written "delivered".
+    submitted_by_a_trigger(world, airflow, job_id="job_1", job=seen(), return_value=url("job_1"), credit_cost=5)
+    world.now += 60
+    airflow.clear()
+
+    assert airflow.resume(operator(), START_ON_WORKER, next_try=True) == url("job_1")
+    assert "cleared before it had delivered job job_1" in log()
+    assert world.paid == 1
 
 
 @pytest.mark.parametrize("outage", [False, True])
@@ -268,7 +282,7 @@ def test_a_dead_job_of_the_triggerer_makes_room_for_a_new_one(world: World, airf
 
 
 def test_a_delivered_job_is_not_taken_up_after_its_successor_was_refused(world: World, airflow: Airflow):
-    submitted_by_a_trigger(world, airflow, job_id="job_1", return_value=url("job_1"))
+    submitted_by_a_trigger(world, airflow, job_id="job_1", return_value=url("job_1"), delivered=True)
     airflow.clear()
     world.before_post = refuse(402)
     with pytest.raises(AirflowFailException, match="Nothing was paid"):

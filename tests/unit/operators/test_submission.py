@@ -19,7 +19,8 @@ from airflow_provider_hailuo.exceptions import (
     HailuoUnavailableException,
 )
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.operators import hailuo
+from airflow_provider_hailuo.operators import hailuo, visits
+from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.operators.submission import (
     STATE_KEY,
     Submission,
@@ -470,19 +471,58 @@ def test_clearing_a_delivered_task_asks_for_a_new_video(world: World, airflow: A
 
 @pytest.mark.parametrize("delivered_by", ["a worker", "a trigger"])
 def test_a_delivery_is_remembered_when_the_try_after_the_clear_comes_to_nothing(
-    world: World, airflow: Airflow, delivered_by: str
+    world: World, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, delivered_by: str
 ):
-    airflow.run(operator(worker_visits=1))
+    ends_in_trigger = delivered_by == "a trigger"
+    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", ends_in_trigger)
+    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    assert airflow.run(operator(worker_visits=1)).trigger.end_from_trigger is ends_in_trigger
     world.now += 60
     if delivered_by == "a worker":
         airflow.resume(operator(), airflow.event())
     else:
-        airflow.xcoms["return_value"] = url("job_1")  # which the store does not know
+        airflow.xcoms |= {"return_value": url("job_1"), "delivered": True}  # which the store does not know
     airflow.clear()
     del world.connections["hailuo_default"]
     with pytest.raises(HailuoUnavailableException):
         airflow.run(operator())
     world.connections["hailuo_default"] = "afk_1"
+
+    assert airflow.run(waiting()) == url("job_2")
+
+
+@pytest.fixture
+def ends_in_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
+    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+
+
+@pytest.mark.parametrize("delivered", [False, True])
+def test_a_trigger_has_delivered_when_airflow_says_so(
+    world: World, airflow: Airflow, ends_in_trigger: None, delivered: bool
+):
+    deferral = airflow.run(operator(worker_visits=1))
+    assert deferral.trigger.end_from_trigger
+    world.now += 60
+    # What the trigger leaves, also when the task is cleared, or resumed by a webhook, right before that.
+    airflow.xcoms |= {"return_value": url("job_1"), **({"delivered": True} if delivered else {})}
+    airflow.clear()
+
+    assert airflow.run(waiting()) == (url("job_2") if delivered else url("job_1"))
+    assert world.paid == (2 if delivered else 1)
+
+
+@pytest.mark.parametrize("again", [operator, waiting])
+def test_what_a_worker_delivers_in_place_of_the_trigger_is_delivered(
+    world: World, airflow: Airflow, ends_in_trigger: None, again: Callable[..., HailuoGenerateOperator]
+):
+    airflow.run(operator(worker_visits=1))
+    world.now += 60
+    if again is operator:
+        airflow.resume(operator(worker_visits=1), airflow.event())
+    else:
+        airflow.run(waiting())
+    airflow.clear()
 
     assert airflow.run(waiting()) == url("job_2")
 

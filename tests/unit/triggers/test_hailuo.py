@@ -382,6 +382,7 @@ def test_it_ends_the_task_with_all_its_xcoms(world: World):
     event = end(task_instance(trigger(request=REQUEST, end_from_trigger=True)))
 
     assert isinstance(event, TaskSuccessEvent)
+    assert event.xcoms == {"delivered": True}
     assert world.xcoms == {"job": JOB, "credit_cost": 5, "return_value": URL}
 
 
