@@ -13,6 +13,10 @@ export const TASK_STATES = {
 
 export const USUAL_SECONDS = 180;
 
+// What the API renders where nothing else is asked for.
+const RESOLUTION = "768p";
+const DURATION = 6;
+
 export const isBatch = (task) => task.operator === "HailuoGenerateBatchOperator";
 export const isActive = (task) => !ENDED_WELL.has(task.state) && !ENDED_ILL.has(task.state);
 
@@ -54,6 +58,7 @@ const isDead = (status) => status === "FAILED" || status === "CANCELLED";
 
 // A video: of the XCom `job`, or of an item of a batch.
 function ofJob(job, rendered = {}) {
+  const isAsked = text(rendered.model) !== undefined; // else what was not asked for is not known
   return {
     id: text(job.id) ?? text(job.job_id),
     jobStatus: text(job.status),
@@ -61,8 +66,8 @@ function ofJob(job, rendered = {}) {
     uri: text(job.uri),
     prompt: text(job.prompt) ?? text(rendered.prompt),
     model: text(job.model) ?? text(rendered.model),
-    resolution: text(job.resolution) ?? text(rendered.resolution),
-    duration: number(job.duration ?? rendered.duration ?? undefined),
+    resolution: text(job.resolution) ?? text(rendered.resolution) ?? (isAsked ? RESOLUTION : undefined),
+    duration: number(job.duration ?? text(String(rendered.duration ?? "")) ?? (isAsked ? DURATION : undefined)),
     credits: number(job.credits ?? undefined),
     seconds: seconds(job.created, job.completed),
     bytes: number(job.bytes ?? undefined),

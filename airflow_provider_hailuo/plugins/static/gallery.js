@@ -148,6 +148,7 @@ const reading = el("span", { id: "reading", class: "muted" });
 const totals = el("section", { id: "totals", class: "totals", "aria-label": t("videos") });
 const grid = el("ul", { id: "cards", class: "grid" });
 const empty = el("div", { id: "empty" });
+const clear = el("button", { id: "clear", type: "button", onclick: () => filter({}) }, t("clear"));
 const more = el("button", { id: "more", type: "button", class: "more", onclick: () => extend() }, t("more"));
 
 function field(name, control) {
@@ -178,7 +179,6 @@ function build() {
       } else start();
     });
   }
-  const clear = el("button", { id: "clear", type: "button", onclick: () => filter({}) }, t("clear"));
   main.replaceChildren(
     el("header", { class: "top" },
       el("h1", {}, t("title")), count, reading,
@@ -201,6 +201,8 @@ function filter(values) {
   remember();
   start();
 }
+
+const isFiltered = () => Object.values(filters).some((value) => value.trim());
 
 // Who comes back to the page finds it as it was.
 function remember() {
@@ -227,6 +229,7 @@ function draw() {
 
 function render() {
   if (!grid.isConnected) return;
+  clear.hidden = !isFiltered();
   const keys = fitting();
   const isRead = known.size >= tasks.size && offset >= Math.min(total, BACKGROUND);
   const counted = t("found", { n: filters.words.trim() || filters.state === "paid" ? keys.length : total });
@@ -315,12 +318,11 @@ function drawCards(keys, isRead) {
     });
   }
   more.hidden = shown >= keys.length && (offset >= total || offset === 0);
-  const isFiltered = Object.values(filters).some((value) => value.trim());
-  const kind = filters.state === "paid" ? "none_paid" : isFiltered ? "none_match" : "none";
-  const isEmpty = !keys.length && isRead && !loading && (total === 0 || isFiltered);
+  const kind = filters.state === "paid" ? "none_paid" : isFiltered() ? "none_match" : "none";
+  const isEmpty = !keys.length && isRead && !loading && (total === 0 || isFiltered());
   if (!isEmpty) empty.replaceChildren();
-  else if (empty.firstChild?.dataset.notice !== kind) empty.replaceChildren(notice(kind, "film"));
-  totals.hidden = isEmpty && !isFiltered;
+  else if (empty.firstChild?.dataset.notice !== kind) empty.replaceChildren(notice(kind, "film", { heading: "h2" }));
+  totals.hidden = isEmpty && !isFiltered();
 }
 
 function cardOf(key) {

@@ -120,6 +120,7 @@ function showStage(found, one) {
     const player = video(one.sources, { controls: true, loop: true, "aria-label": one.prompt ?? t("video") }, () => {
       box.replaceChildren(icon("failed"), el("p", { class: "expired", role: "alert" },
         t(one.uri ? "expired_stored" : "expired")));
+      for (const id of ["open", "download"]) document.getElementById(id)?.remove();
     });
     box.append(player);
   } else if (one.status === "rendering") {

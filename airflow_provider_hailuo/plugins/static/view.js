@@ -58,10 +58,10 @@ export function outLink(href, options, ...children) {
   return link;
 }
 
-// What stands where there is nothing to see: nothing else is visible then.
-export function notice(kind, symbol, values = {}, ...actions) {
+// What stands where there is nothing to see, as a rule with nothing else beside it.
+export function notice(kind, symbol, { heading = "h1", ...values } = {}, ...actions) {
   return el("section", { class: "notice", "data-notice": kind },
-    icon(symbol), el("h1", {}, t(`${kind}_title`)), el("p", {}, t(`${kind}_text`, values)), ...actions);
+    icon(symbol), el(heading, {}, t(`${kind}_title`)), el("p", {}, t(`${kind}_text`, values)), ...actions);
 }
 
 export function failure(error, retry) {
