@@ -95,12 +95,12 @@ class Stage:
         return rows
 
     def _await_deferred(self, count: int, runs: Mapping[str, str]) -> None:
-        """Wait until so many tasks of these runs wait for their videos. Raises `TimeoutError`."""
+        """Wait until so many tasks of these runs wait for their videos. Raises `TimeoutError` if they never do."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         query = "select count(*) from task_instance where state = 'deferred' and run_id = any(%s)"
         while self.airflow.query(query, list(runs.values()))[0][0] < count:
-            self.airflow.check()
-            if time.monotonic() > deadline:
+            ended = [name for name, run_id in runs.items() if self.airflow.state(name, run_id) == "failed"]
+            if ended or time.monotonic() > deadline:
                 raise TimeoutError(f"Not all of {count} tasks are deferred after {PATIENCE_SECONDS:g} s")
             time.sleep(0.5)
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pendulum
 from airflow.sdk import DAG, task
 
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
+
+SETTINGS: dict[str, Any] = {
+    "schedule": None,
+    "start_date": pendulum.datetime(2026, 1, 1, tz="UTC"),
+    "default_args": {"retries": 2, "retry_delay": timedelta(seconds=1)},  # a busy Airflow fails to start a task
+}
 
 
 @task
@@ -20,7 +27,7 @@ def prompts(**context: Any) -> list[str]:
 for name in "many", "lone":
     for webhook_url in "auto", None:
         dag_id = f"{name}_with" if webhook_url else f"{name}_without"
-        with DAG(dag_id, schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC")):
+        with DAG(dag_id, **SETTINGS):
             HailuoGenerateOperator.partial(task_id="video", hailuo_conn_id=dag_id, webhook_url=webhook_url).expand(
                 prompt=prompts()
             )
