@@ -206,7 +206,7 @@ def settle(page: Page | Frame) -> None:
     """Wait until all that a page reads is there, and each video on the screen shows its first picture."""
     script = """() => document.querySelector('h1')
         && (document.querySelector('.notice') || document.querySelector('#count, #status')?.textContent)
-        && !document.querySelector('[aria-busy=true]') && !document.querySelector('#reading')?.textContent
+        && !document.querySelector('[aria-busy=true]')
         && [...document.querySelectorAll('video')].every((video) => video.readyState >= 2)"""
     await_that(lambda: page.evaluate(script))
 

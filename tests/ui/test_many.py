@@ -15,13 +15,13 @@ from tests.ui.conftest import SCREENSHOTS, Look, Site, Videos, settle
 
 pytestmark = pytest.mark.system
 
-MANY = 500
+MANY = 500 - 1
 HELD = 40
 """How many videos the page may hold at a time, wherever it is scrolled to: those of some screens."""
 
 
 def copy(cursor: Any, table: str, where: str, changes: Mapping[str, str]) -> None:
-    """Copy one row of a table 500 times.
+    """Copy one row of a table often.
 
     :param changes: the columns that differ, as SQL in which `n` is the number; None for one that has a default.
     """
@@ -36,7 +36,7 @@ def copy(cursor: Any, table: str, where: str, changes: Mapping[str, str]) -> Non
 
 @pytest.fixture(scope="module")
 def many(videos: Videos) -> Iterator[Videos]:
-    """Write 500 runs with a video each straight into Airflow's database: copies of one, each an hour older."""
+    """Write runs with a video each straight into Airflow's database: copies of one, each an hour older."""
     videos.all_ended()
     moved = {name: f"{name} - n * interval '1 hour'" for name in ("start_date", "end_date", "queued_dttm")}
     run = {"run_id": "'many__' || n"}
@@ -67,9 +67,8 @@ def test_500_videos_are_read_a_little_at_a_time(many: Videos, site: Site, look: 
     first = len(look.requests)
     settle(page)
     all_read = page.evaluate("performance.now()")
-    page.request.get(f"{site.url}/hailuo/static/icon.svg")
-    expect(page.locator("#count")).to_have_text("501 entries")
-    expect(page.locator("#total-videos .value")).to_have_text("500")  # as many as are read unasked
+    expect(page.locator("#count")).to_have_text("500 entries")
+    expect(page.locator("#total-videos .value")).to_have_text("500")
     assert page.locator("#cards .card").count() <= 100
     assert held(page) <= HELD
     most = held(page)
@@ -85,7 +84,7 @@ def test_500_videos_are_read_a_little_at_a_time(many: Videos, site: Site, look: 
     devtools.send("HeapProfiler.collectGarbage")
     heap = page.evaluate("performance.memory.usedJSHeapSize")
     report = {
-        "videos": MANY,
+        "videos": MANY + 1,
         "first card with a picture, ms": round(first_card),
         "requests until then": first,
         "all read, ms": round(all_read),
