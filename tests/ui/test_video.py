@@ -114,7 +114,7 @@ def test_a_stored_video_is_played_from_there_where_the_browser_may(videos: Video
         settle(page)
         assert page.locator("#player video").evaluate("video => video.currentSrc") == kept["uri"]
         expect(page.get_by_role("alert")).to_have_count(0)
-    with videos.with_job("expired", {**kept, "url": kept["uri"], "uri": kept["url"], "status": "COMPLETED"}):
+    with videos.with_job("expired", {**videos.xcom("expired"), "url": kept["uri"], "uri": kept["url"]}):
         page = look(site.page("video", **place))
         settle(page)
         assert page.locator("#player video").evaluate("video => video.currentSrc") == kept["uri"]
