@@ -469,8 +469,8 @@ class HailuoGenerateOperator(BaseOperator):
         known = {name: told[name] for name in ("prompt", "model", "hailuoParams") if told.get(name) is not None}
         cleared = ti.try_number > 1 and ti.max_tries != (self.retries or 0)
         max_tries = -1 if cleared else ti.max_tries or 0
-        facts = {"own_key": own_key, "job_id": job_id, "ends_in_trigger": True}
-        return Submission("", {**body, **known}, self._conn_id, max_tries, **facts)
+        body = {**body, **known}
+        return Submission("", body, self._conn_id, max_tries, own_key, job_id, ends_in_trigger=True)
 
     def _begun(self, ti: Any, submissions: SubmissionRecord, client: Client, n: int, salt: str | None) -> Submission:
         """Return a new submission, written down; `salt` makes its key one that nothing else can have."""

@@ -20,7 +20,7 @@ import pytest
 
 from airflow_provider_hailuo import metrics, storage
 from airflow_provider_hailuo.apiframe import batch as batches
-from airflow_provider_hailuo.compat import AirflowFailException, Asset, TaskDeferred
+from airflow_provider_hailuo.compat import AIRFLOW, AirflowFailException, Asset, TaskDeferred
 from airflow_provider_hailuo.exceptions import (
     HailuoException,
     HailuoFailException,
@@ -35,6 +35,7 @@ from airflow_provider_hailuo.sandbox import Sandbox, files
 from airflow_provider_hailuo.triggers import batch as triggers
 from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger
 from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS
+from airflow_provider_hailuo.webhooks import RECEIVER
 from tests.unit.operators.fakes import Store, away, make_dag
 from tests.unit.operators.test_hailuo import TaskInstance, charged, connect, jobs
 from tests.unit.operators.test_pictures import JPEG, PNG, Variables
@@ -410,6 +411,22 @@ def test_a_retry_renders_only_what_has_failed(sandbox: Sandbox, store: bool):
         "A retry makes what is missing",
     ):
         assert part in str(raised.value)
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 1), reason="there is no receiver before Airflow 3.1")
+def test_a_retry_announces_where_the_first_try_did(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
+    worker = Worker()
+    for base_url in "http://127.0.0.1:8", "http://127.0.0.1:9":
+        monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+        with pytest.raises(HailuoJobFailedException):
+            worker.run(task(MIXED, webhook_url="auto"))
+
+    # The API compares the bodies that come under a key: another URL would be refused.
+    assert (jobs(sandbox), charged(sandbox)) == (4, 10)
+    assert [trigger.plan["uploads"] for trigger in worker.triggers] == [
+        [{RECEIVER: "http://127.0.0.1:8/hailuo/webhooks/hailuo_default"}]
+    ] * 2
+    assert all(job["webhookStatus"] is not None for job in sandbox.jobs())
 
 
 def test_failed_items_that_are_skipped_are_told(sandbox: Sandbox, log: Callable[[], str]):
