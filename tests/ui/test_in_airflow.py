@@ -64,6 +64,7 @@ def test_the_theme_of_airflow_is_followed_while_it_changes(videos: Videos, site:
         page.get_by_role("menuitemradio", name=f"{name} Mode").click()
         expect(root).to_have_attribute("data-theme", name.lower())
         page.keyboard.press("Escape")
+        expect(page.get_by_role("menu")).to_have_count(0)
         colours[name] = [
             shown.evaluate("shown => getComputedStyle(shown).backgroundColor")
             for shown in (page.locator(":root"), inside(page).locator("body"))

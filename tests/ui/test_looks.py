@@ -33,7 +33,7 @@ def test_a_page_is_fit_for_all_in_both_themes(name: str, theme: str, videos: Vid
     url = site.page("video", **videos.place(*PLACES[name])) if name in PLACES else site.page("gallery", **query)
     page = look(url, color_scheme=theme, reduced_motion="reduce")
     expect(page.locator("html")).to_have_attribute("data-theme", theme)
-    expect(page.locator("h1").first).to_be_visible()
+    expect(page.locator("h1")).to_be_visible()
     settle(page)
     look.screenshot(page, f"{name}-{theme}")
 

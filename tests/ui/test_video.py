@@ -85,6 +85,7 @@ def test_a_task_that_failed_after_its_video_was_paid_says_so(videos: Videos, sit
     expect(page.locator("[data-note=paid]")).to_be_visible()
     expect(page.locator("[data-note=refunded]")).to_have_count(0)
     expect(fact(page, "job").locator("code")).to_have_text(videos.xcom("paid", "job_id"))
+    expect(fact(page, "resolution")).to_have_text("768p")
 
 
 def test_a_link_that_has_expired_says_so(videos: Videos, site: Site, look: Look):
@@ -92,6 +93,7 @@ def test_a_link_that_has_expired_says_so(videos: Videos, site: Site, look: Look)
     page = look(site.page("video", **place))
     expect(page.get_by_role("alert")).to_contain_text("The link has expired")
     expect(page.locator("#prompt-text")).to_have_text("A fading rainbow")
+    expect(page.locator("#open, #download")).to_have_count(0)
 
 
 def test_a_stored_video_tells_where_it_is(videos: Videos, site: Site, look: Look):
