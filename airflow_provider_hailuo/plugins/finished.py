@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from threading import Lock
 
 from airflow.assets.manager import asset_manager
 from airflow.models.asset import AssetDagRunQueue, AssetEvent, AssetModel
@@ -27,7 +26,6 @@ STALE = timedelta(days=1)
 """How long after its end a video is announced: older webhooks are replayed, and their events may be cleaned away."""
 
 _TRIGGER = f"{HailuoJobTrigger.__module__}.{HailuoJobTrigger.__qualname__}"
-_announcing = Lock()
 
 
 def resume(job_id: str) -> float | None:
@@ -91,6 +89,8 @@ def is_awaited(conn_id: str, job_id: str) -> bool:
 def announce(conn_id: str, job: Job) -> None:
     """Give the asset of the connection's jobs an event for a completed job, one however often this is called.
 
+    Not twice at a time in one process: not every database locks rows.
+
     :param conn_id: the Airflow connection.
     :param job: the job, as the API tells of it; nothing happens if it has ended more than a day ago.
     """
@@ -100,8 +100,7 @@ def announce(conn_id: str, job: Job) -> None:
         return
     facts = record.job_facts(job, record.told_facts(job))
     facts["job"] = facts.pop("id")
-    # Of one process at a time, where the database locks no rows.
-    with _announcing, create_session() as session:
+    with create_session() as session:
         # An hour for clocks that differ.
         for asset in _without_event(session, conn_id, job.id, min(ended, now) - timedelta(hours=1), lock=True):
             # A run that is about to be made takes the events until the moment it was asked for. Airflow leaves that

@@ -31,6 +31,9 @@ LOOK_UP_SECONDS = 10
 THREADS = CapacityLimiter(4)
 """How many threads, and so connections to the database, webhooks take at a time: a thousand leave the UI its own."""
 
+ANNOUNCER = CapacityLimiter(1)
+"""The thread that announces videos: one after the other, and no task waits behind them."""
+
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -74,8 +77,8 @@ async def receive(conn_id: str, request: Request) -> None:
         raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE) from None
 
 
-async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
-    return await to_thread.run_sync(function, *arguments, limiter=THREADS)
+async def _in_thread(function: Callable[..., T], *arguments: object, limiter: CapacityLimiter = THREADS) -> T:
+    return await to_thread.run_sync(function, *arguments, limiter=limiter)
 
 
 async def _body(request: Request) -> bytes:
@@ -119,4 +122,4 @@ async def _announce(conn_id: str, settings: Settings, job_id: str) -> None:
     async with shared_watcher(conn_id, known, hook.connect) as (_, watcher):
         job = await watcher.send(calls.get_job(job_id), retries=0)
     if job.status == JobStatus.COMPLETED:
-        await _in_thread(finished.announce, conn_id, job)
+        await _in_thread(finished.announce, conn_id, job, limiter=ANNOUNCER)
