@@ -66,7 +66,11 @@ def test_each_task_of_ours_has_a_card_with_its_state_the_newest_first(gallery: P
     expect(card(gallery, "ready").locator(".facts")).to_contain_text("5 credits")
     expect(card(gallery, "batch").locator(".facts")).to_contain_text("2 of 3 videos")
     expect(card(gallery, "rendering").locator("progress")).to_be_visible()
+    # A video is loaded when its card comes near the screen.
+    card(gallery, "expired").scroll_into_view_if_needed()
     expect(card(gallery, "expired").locator(".expired")).to_be_visible()
+    card(gallery, "ready").scroll_into_view_if_needed()
+    settle(gallery)
     assert card(gallery, "ready").locator("video").evaluate("video => video.videoWidth") == 1366
 
 
