@@ -3,7 +3,7 @@
 `constraints/airflow-X.txt` is a complete, hashed environment for development with Airflow X: what this project, its
 extra `sandbox` and its dependency group `dev` need, in the versions of the time of that Airflow; for the oldest and
 the newest minor also what the group `integrations` needs: S3, SQL, OpenLineage, statsd. For the newest one also what
-the group `ui` needs: a browser's driver, and users with roles.
+the groups `ui`, `docs` and `dist` need: a browser's driver, users with roles, Sphinx, and what checks a wheel.
 `constraints/lowest.txt` is one with the oldest Airflow, and the lowest versions that `pyproject.toml` allows.
 `constraints/bench.txt` is the one of Airflow 3.3 with what the dependency group `bench` needs.
 `constraints/published/` has what Airflow itself published as its constraints, as far as this project is concerned.
@@ -65,8 +65,8 @@ AIRFLOW = {
 INTEGRATIONS = ("2.11", "3.3")
 """The Airflows that are tested together with S3, GCS, SQL, OpenLineage and statsd, not with fakes of them alone."""
 
-BROWSER = ("3.3",)
-"""The Airflows whose pages are looked at in a real browser."""
+NEWEST = ("3.3",)
+"""The Airflow whose pages are looked at in a real browser, and with which the documentation is built."""
 
 LOWEST = Release("2.11.0", until="2026-03-28", python="3.10")
 """The oldest Airflow and the oldest Python that there are tests with."""
@@ -182,7 +182,7 @@ def lock(session: nox.Session) -> None:
         )
 
     for name, release in AIRFLOW.items():
-        more = {"integrations": INTEGRATIONS, "ui": BROWSER}
+        more = {"integrations": INTEGRATIONS, "ui": NEWEST, "docs": NEWEST, "dist": NEWEST}
         groups = ["dev", *(group for group, airflows in more.items() if name in airflows)]
         resolve(constraints(name), release, *(f"--group={group}" for group in groups))
     resolve(BENCH, AIRFLOW["3.3"], "--group=dev", "--group=bench")
