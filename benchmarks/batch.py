@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import UUID
 
 import psutil  # type: ignore[import-untyped]
-from common import Json, RunningSandbox, print_measured, progress, sandbox, status_requests
+from common import (
+    Json,
+    LocalAirflow,
+    RunningSandbox,
+    airflow_on_postgres,
+    print_measured,
+    progress,
+    sandbox,
+    status_requests,
+)
 from slots import Slots
-
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "dev"))
-from local_airflow import LocalAirflow  # noqa: E402
 
 CONTENDERS = {"one_task": "ours, one task", "mapped_tasks": "ours, a mapped task for each"}
 """The DAGs of `benchmarks/dags/many.py`, and what they are called in results."""
@@ -58,11 +59,8 @@ class Stage:
         run_id = self.airflow.trigger(contender, {"videos": videos})
         run = contender, run_id
         ended = "select end_date, state from dag_run where dag_id = %s and run_id = %s and end_date is not null"
-        while not (rows := self.airflow.query(ended, *run)) or self.slots.busy:
-            self.airflow.check()
-            if time.time() - begun > PATIENCE_SECONDS:
-                raise TimeoutError(f"{contender} has not ended after {PATIENCE_SECONDS:g} s")
-            time.sleep(1)
+        self.airflow.until(lambda: not self.slots.busy and self.airflow.query(ended, *run), PATIENCE_SECONDS)
+        ((end, state),) = self.airflow.query(ended, *run)
         after = self.api.stats()
         tasks = self.airflow.query(
             "select id from task_instance where dag_id = %s and run_id = %s and task_id = 'video'", *run
@@ -71,13 +69,13 @@ class Stage:
         row = {
             "contender": CONTENDERS[contender],
             "videos": videos,
-            "succeeded": rows[0][1] == "success" and after["jobs"]["COMPLETED"] - before["jobs"]["COMPLETED"],
+            "succeeded": state == "success" and after["jobs"]["COMPLETED"] - before["jobs"]["COMPLETED"],
             "submissions": after["requests"][SUBMIT] - before["requests"][SUBMIT],
             "status_requests": status_requests(after) - status_requests(before),
             "slot_seconds": sum(self.slots.seconds[task] for task in ids),
             "worker_processes": sum(len(self.slots.processes[task]) for task in ids),
             "credits": after["creditsCharged"] - before["creditsCharged"],
-            "total_seconds": rows[0][0].timestamp() - begun,
+            "total_seconds": end.timestamp() - begun,
         }
         progress(f"batch: {row}")
         return row
@@ -87,25 +85,14 @@ class Stage:
 def stage() -> Iterator[Stage]:
     """Run an Airflow in which each of the contenders has made two videos, and a sandbox."""
     with (
-        tempfile.TemporaryDirectory(prefix="hailuo-batch-") as directory,
         sandbox(render_seconds=RENDER_SECONDS) as api,
+        airflow_on_postgres(["many.py"], dict.fromkeys(CONTENDERS, api.connection)) as airflow,
+        Slots(psutil.Process(airflow.pid("scheduler"))) as slots,
     ):
-        dags = Path(directory, "dags")
-        dags.mkdir()
-        shutil.copy(HERE / "dags" / "many.py", dags)
-        airflow = LocalAirflow(
-            Path(directory, "airflow"),
-            dags,
-            wait_for=CONTENDERS,
-            connections=dict.fromkeys(CONTENDERS, api.connection),
-            database="postgres",
-            config={"AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "10000", "AIRFLOW__CORE__PARALLELISM": "8"},
-        )
-        with airflow, Slots(psutil.Process(airflow.pid("scheduler"))) as slots:
-            on = Stage(airflow, api, slots)
-            for name in CONTENDERS:
-                on.measure(name, 2)
-            yield on
+        on = Stage(airflow, api, slots)
+        for name in CONTENDERS:
+            on.measure(name, 2)
+        yield on
 
 
 def measure(quick: bool) -> Json:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +13,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-from common import Json, RunningSandbox, cpu_seconds, percentile, print_measured, progress, sandbox
-
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "dev"))
-from local_airflow import LocalAirflow  # noqa: E402
+from common import (
+    Json,
+    LocalAirflow,
+    RunningSandbox,
+    airflow_on_postgres,
+    cpu_seconds,
+    percentile,
+    print_measured,
+    progress,
+    sandbox,
+)
 
 CONTENDERS = {
     "idle_visits_0": "idle, no worker",
@@ -100,12 +103,8 @@ class Stage:
 
     def _wait(self, dag_id: str) -> None:
         """Wait until no run of a DAG goes on. Raises `TimeoutError`."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.airflow.query("select 1 from dag_run where dag_id = %s and end_date is null limit 1", dag_id):
-            self.airflow.check()
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Not all runs of {dag_id} have ended after {PATIENCE_SECONDS:g} s")
-            time.sleep(1)
+        unended = "select 1 from dag_run where dag_id = %s and end_date is null limit 1"
+        self.airflow.until(lambda: not self.airflow.query(unended, dag_id), PATIENCE_SECONDS)
 
     def _ended(self, dag_id: str, prefix: str) -> dict[str, float]:
         """Return when tasks became a success, in seconds since the epoch, by run id."""
@@ -150,34 +149,16 @@ def stage(contenders: Sequence[str]) -> Iterator[Stage]:
     # Each trigger has a log file that stays open.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    config = {
-        "AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG": "10000",
-        "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "10000",
-        "AIRFLOW__CORE__PARALLELISM": "8",
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
-    }
+    config = {"AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG": "10000", "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"}
     with (
-        tempfile.TemporaryDirectory(prefix="hailuo-burst-") as directory,
         sandbox(render_seconds=RENDER_SECONDS) as api,
+        airflow_on_postgres(["hailuo.py", "idle.py"], dict.fromkeys(contenders, api.connection), config) as airflow,
     ):
-        dags = Path(directory, "dags")
-        dags.mkdir()
-        for file in "hailuo.py", "idle.py":
-            shutil.copy(HERE / "dags" / file, dags)
-        airflow = LocalAirflow(
-            Path(directory, "airflow"),
-            dags,
-            wait_for=contenders,
-            connections=dict.fromkeys(contenders, api.connection),
-            database="postgres",
-            config=config,
-        )
-        with airflow:
-            for name in contenders:
-                airflow.trigger(name, {"prompt": "[[slow: 1]] Clouds"}, "warm-up")
-            for name in contenders:
-                airflow.wait(name, "warm-up")
-            yield Stage(airflow, api)
+        for name in contenders:
+            airflow.trigger(name, {"prompt": "[[slow: 1]] Clouds"}, "warm-up")
+        for name in contenders:
+            airflow.wait(name, "warm-up")
+        yield Stage(airflow, api)
 
 
 FULL: Mapping[str, Sequence[int]] = {

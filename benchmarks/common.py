@@ -1,27 +1,34 @@
-"""What the benchmarks share: a sandbox in a process of its own, many submissions, percentiles."""
+"""What the benchmarks share: an Airflow, a sandbox in a process of its own, many submissions, percentiles."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import math
+import shutil
 import subprocess
 import sys
+import tempfile
 from argparse import ArgumentParser
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Barrier
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import httpx
 import psutil  # type: ignore[import-untyped]
 
-from airflow_provider_hailuo.sandbox.faults import JOB_ROUTES
+from airflow_provider_hailuo.sandbox.faults.rules import JOB_ROUTES
 
 if TYPE_CHECKING:
     from airflow_provider_hailuo.sandbox.server import Stats
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "dev"))
+from local_airflow import LocalAirflow as LocalAirflow  # noqa: E402
 
 T = TypeVar("T")
 
@@ -85,6 +92,36 @@ def sandbox(*, render_seconds: float, jitter: float = 0.1, seed: int = SEED) -> 
                 yield RunningSandbox(**told, process=psutil.Process(process.pid), http=http)
         finally:
             process.terminate()
+
+
+@contextmanager
+def airflow_on_postgres(
+    files: Sequence[str], connections: Mapping[str, Mapping[str, str]], config: Mapping[str, str] | None = None
+) -> Iterator[LocalAirflow]:
+    """Run an Airflow on PostgreSQL with 8 worker processes, whose limits of tasks are lifted, for the block.
+
+    :param files: the files of `benchmarks/dags` that it has.
+    :param connections: the fields of its connections, by the DAGs that it must know; each has that of its name.
+    :param config: more of its environment variables.
+    """
+    with tempfile.TemporaryDirectory(prefix="hailuo-bench-") as directory:
+        dags = Path(directory, "dags")
+        dags.mkdir()
+        for file in files:
+            shutil.copy(HERE / "dags" / file, dags)
+        with LocalAirflow(
+            Path(directory, "airflow"),
+            dags,
+            wait_for=connections,
+            connections=connections,
+            database="postgres",
+            config={
+                "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "10000",
+                "AIRFLOW__CORE__PARALLELISM": "8",
+                **(config or {}),
+            },
+        ) as airflow:
+            yield airflow
 
 
 async def submit(to: RunningSandbox, delays: Sequence[float], prompt: str = "Clouds") -> AsyncIterator[str]:

@@ -176,13 +176,8 @@ class Stage:
 
     def _wait(self) -> None:
         """Wait until no run goes on and no worker is at work. Raises `TimeoutError`."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
         unended = "select 1 from dag_run join dag using (dag_id) where end_date is null and not is_paused"
-        while self._sql(unended) or self.slots.busy:
-            self.airflow.check()
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Not all DAG runs have ended after {PATIENCE_SECONDS} s")
-            time.sleep(0.5)
+        self.airflow.until(lambda: not (self._sql(unended) or self.slots.busy), PATIENCE_SECONDS)
 
     def _video(self, dag_id: str, run_id: str, render_seconds: float, begun: float) -> Video:
         run = dag_id, run_id

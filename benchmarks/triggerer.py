@@ -182,12 +182,12 @@ class Stage:
             self._do("defer", [probe_trigger(probe)])
             with self._triggerer(probe) as triggerer:
                 unused = triggerer.memory()
-                self._wait_for(lambda: probe.stat().st_size > 0)
+                self._airflow.until(lambda: probe.stat().st_size, PATIENCE_SECONDS)
                 empty = triggerer.memory()
                 inserted = self._do("defer", triggers)
                 # It is a result, too, if it does not pick up all of them.
                 with suppress(TimeoutError):
-                    self._wait_for(lambda: len(_logs(logs)) == 1 + case.waiting)
+                    self._airflow.until(lambda: len(_logs(logs)) == 1 + case.waiting, PATIENCE_SECONDS)
                 time.sleep(settle)
                 seen = self._window(triggerer, api, probe, window)
                 still_waiting = self._do("deferred") - 1
@@ -214,7 +214,7 @@ class Stage:
         requests = status_requests(api.stats()) - requests
         runner_cpu, supervisor_cpu = (100 * (b - a) / (end - start) for a, b in zip(cpu, used, strict=True))
         runner_mb, supervisor_mb = (own / 1e6 for own in triggerer.memory())
-        self._wait_for(lambda: _samples(probe)[-1][0] > end)
+        self._airflow.until(lambda: _samples(probe)[-1][0] > end, PATIENCE_SECONDS)
         lags = _lags([late for at, late in _samples(probe) if at > start and at - late < end])
         return {
             "cpu_percent": runner_cpu + supervisor_cpu,
@@ -234,20 +234,12 @@ class Stage:
         """Run a triggerer; it has started the first trigger when the block begins."""
         self._airflow.start("triggerer")
         try:
-            self._wait_for(probe.exists)
+            self._airflow.until(probe.exists, PATIENCE_SECONDS)
             supervisor = psutil.Process(self._airflow.pid("triggerer"))
             (runner,) = supervisor.children(recursive=True)
             yield Triggerer(supervisor, runner)
         finally:
             self._airflow.kill("triggerer")
-
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not condition():
-            self._airflow.check()
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"The triggerer is not that far after {PATIENCE_SECONDS:g} s")
-            time.sleep(0.2)
 
     def _do(self, operation: str, *arguments: Any) -> Any:
         """Call a function of `triggerer_rows.py` inside Airflow's environment, and return what it returns."""

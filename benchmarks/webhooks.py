@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import random
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
-from common import Json, RunningSandbox, percentile, print_measured, progress, sandbox, status_requests
-
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "dev"))
-from local_airflow import LocalAirflow  # noqa: E402
+from common import (
+    Json,
+    LocalAirflow,
+    RunningSandbox,
+    airflow_on_postgres,
+    percentile,
+    print_measured,
+    progress,
+    sandbox,
+    status_requests,
+)
 
 WITH, WITHOUT = 'ours, webhook_url="auto"', "ours, without webhooks"
 CONTENDERS = {"many_with": WITH, "many_without": WITHOUT, "lone_with": WITH, "lone_without": WITHOUT}
@@ -100,13 +102,9 @@ class Stage:
 
     def _await_deferred(self, count: int, runs: Mapping[str, str]) -> None:
         """Wait until so many tasks of these runs wait for their videos. Raises `TimeoutError` if they never do."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
         query = "select count(*) from task_instance where state = 'deferred' and run_id = any(%s)"
-        while self.airflow.query(query, list(runs.values()))[0][0] < count:
-            ended = [name for name, run_id in runs.items() if self.airflow.state(name, run_id) == "failed"]
-            if ended or time.monotonic() > deadline:
-                raise TimeoutError(f"Not all of {count} tasks are deferred after {PATIENCE_SECONDS:g} s")
-            time.sleep(0.5)
+        ids = list(runs.values())
+        self.airflow.until(lambda: self.airflow.query(query, ids)[0][0] >= count, PATIENCE_SECONDS)
 
     def _ends(self, dag_id: str, run_id: str) -> list[tuple[float, ...]]:
         """Return how long each video took to render, and how long after that its task was resumed and a success."""
@@ -128,24 +126,13 @@ class Stage:
 def stage(render_seconds: float) -> Iterator[Stage]:
     """Run an Airflow that has made a video in both ways, and a sandbox for each of the contenders."""
     with ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="hailuo-webhooks-"))
         # Jobs of the same id would be announced to each other's tasks.
         apis = {
             name: stack.enter_context(sandbox(render_seconds=render_seconds, jitter=0, seed=seed))
             for seed, name in enumerate(CONTENDERS)
         }
-        dags = Path(directory, "dags")
-        dags.mkdir()
-        shutil.copy(HERE / "dags" / "announced.py", dags)
-        airflow = LocalAirflow(
-            Path(directory, "airflow"),
-            dags,
-            wait_for=CONTENDERS,
-            connections={name: api.connection for name, api in apis.items()},
-            database="postgres",
-            config={"AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "10000", "AIRFLOW__CORE__PARALLELISM": "8"},
-        )
-        on = Stage(stack.enter_context(airflow), apis)
+        connections = {name: api.connection for name, api in apis.items()}
+        on = Stage(stack.enter_context(airflow_on_postgres(["announced.py"], connections)), apis)
         on.measure(dict.fromkeys(list(CONTENDERS)[:2], 1))
         yield on
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -140,12 +141,8 @@ class Chaos:
 
     def until(self, state: str, count: int = 1) -> None:
         """Wait until `count` tasks are in `state` at the same time."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
         query = "select count(*) from task_instance where task_id = 'video' and state = %s"
-        while self.airflow.query(query, state)[0][0] < count:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"There are no {count} tasks {state}")
-            time.sleep(0.1)
+        self.airflow.until(lambda: self.airflow.query(query, state)[0][0] >= count)
 
     def run_ended(self, run_id: str) -> bool:
         """Tell whether a run has ended."""
@@ -285,13 +282,15 @@ def one_task_killed(chaos: Chaos, videos: int) -> Seen:
     """Make all videos in one task; kill its worker at both visits, and the triggerer twice in between."""
     before = chaos.sandbox.stats()["creditsCharged"]
 
+    def is_charged(share: float) -> bool:
+        return chaos.sandbox.stats()["creditsCharged"] - before >= share * videos * CREDITS
+
     def strike() -> None:
         chaos.until("running")
         chaos.kill("scheduler")
         chaos.airflow.start("scheduler")
         for share in 0.3, 0.6:
-            while chaos.sandbox.stats()["creditsCharged"] - before < share * videos * CREDITS:
-                time.sleep(0.1)
+            chaos.airflow.until(partial(is_charged, share))
             chaos.kill("triggerer")
             chaos.airflow.start("triggerer")
         chaos.until("running")

@@ -27,12 +27,14 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn, TypeVar, cast
 from urllib.parse import quote
 from urllib.request import getproxies
 
 import httpx
 import psutil  # type: ignore[import-untyped]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -285,18 +287,25 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
 
     # Processes
 
-    def start(self, component: str, *arguments: str, name: str | None = None) -> None:
+    def start(
+        self,
+        component: str,
+        *arguments: str,
+        name: str | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
         """Start a component, also once more after `kill`, or a second one of a kind.
 
         :param component: one of those of the generation.
         :param arguments: more of them than its command has in any case.
         :param name: what to call it here, and its log file; like the component by default.
+        :param config: environment variables that it alone has.
         """
         name = name or component
         with (self.home / f"{name}.log").open("ab") as log:
             self._components[name] = process = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *self.generation.components[component], *arguments],
-                env=self.environment,
+                env={**self.environment, **(config or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -304,23 +313,29 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             )
         self._sessions.add(process.pid)
 
-    def start_another_server(self, name: str) -> str:
+    def start_another_server(self, name: str, path: str = "", config: Mapping[str, str] | None = None) -> str:
         """Start one more server of the UI and the REST API, and return its base URL as soon as it answers.
 
         :param name: see `start`.
-        :raises LocalAirflowError: it ended, or `start_timeout` is over.
+        :param path: the path below which it serves all; it begins with a slash.
+        :param config: see `start`.
+        :raises TimeoutError: `start_timeout` is over.
+        :raises LocalAirflowError: it has ended.
         """
-        port, deadline = str(_free_port()), time.monotonic() + self.start_timeout
-        self.start(next(iter(self.generation.components)), "--port", port, name=name)
-        url = f"http://127.0.0.1:{port}"
-        while True:
+        port = str(_free_port())
+        url = f"http://127.0.0.1:{port}{path}"
+        own = {"AIRFLOW__API__BASE_URL": url} if path else {}
+        self.start(
+            next(iter(self.generation.components)), "--port", port, name=name, config={**own, **(config or {})}
+        )
+
+        def answers() -> bool:
             with suppress(httpx.TransportError):
-                if self._client.get(f"{url}{self.generation.api}{self.generation.health}").is_success:
-                    return url
-            self.check()
-            if time.monotonic() > deadline:
-                raise LocalAirflowError(f"{name} does not answer\n{tail(self.home / f'{name}.log')}")
-            time.sleep(0.1)
+                return self._client.get(f"{url}{self.generation.api}{self.generation.health}").is_success
+            return False
+
+        self.until(answers, self.start_timeout)
+        return url
 
     def kill(self, name: str, signum: signal.Signals = signal.SIGKILL) -> None:
         """End a component and wait until it is gone.
@@ -388,6 +403,23 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             if process.poll() is not None:
                 log = tail(self.home / f"{name}.log")
                 raise LocalAirflowError(f"Airflow's {name} ended with status {process.returncode}\n{log}")
+
+    def until(self, true: Callable[[], T], timeout: float = 900) -> T:
+        """Ask again and again until something is so, and return what it is.
+
+        :param true: what is asked; anything true ends the wait.
+        :param timeout: seconds; the default is for a machine that is many times slower.
+        :raises TimeoutError: it has not become so; with the end of each component's log.
+        :raises LocalAirflowError: a component has ended by itself.
+        """
+        deadline = time.monotonic() + timeout
+        while not (found := true()):
+            self.check()
+            if time.monotonic() > deadline:
+                logs = [tail(self.home / f"{name}.log") for name in self._components]
+                raise TimeoutError("\n".join([f"{true} not after {timeout:g} s", *logs]))
+            time.sleep(0.1)
+        return found
 
     def _await_ready(self) -> None:
         """Return when Airflow is healthy and knows the awaited DAGs. Raises what `__enter__` raises."""

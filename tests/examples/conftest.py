@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 import av
 import pytest
-from local_airflow import LocalAirflow, tail
+from local_airflow import LocalAirflow
 
 from airflow_provider_hailuo.sandbox import Sandbox
 from tests.s3 import S3, serving
@@ -86,21 +85,6 @@ class Stage:
             frames = sum(1 for _ in file.decode(stream))
             assert frames == stream.frames
             return stream.width, stream.height, frames
-
-    def until(self, what: str, found: Callable[[], Any]) -> Any:
-        """Ask again and again until `found()` is true, and return what it says.
-
-        :param what: what is waited for, as the error says it.
-        :raises TimeoutError: it is not true for a very long time; with the end of each component's log.
-        """
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (value := found()):
-            self.airflow.check()
-            if time.monotonic() > deadline:
-                logs = [tail(self.airflow.home / f"{name}.log") for name in self.airflow.generation.components]
-                raise TimeoutError("\n".join([f"{what}: not after {PATIENCE_SECONDS} s", *logs]))
-            time.sleep(0.2)
-        return value
 
 
 @pytest.fixture(scope="session")

@@ -106,9 +106,9 @@ def begin(stage: Stage) -> None:
 def moments(stage: Stage) -> dict[str, Moment]:
     """Return what there was in the first run while a video was missing, after it, and after each that followed."""
     catalog, moments = Catalog(stage), {}
-    stage.until("two rows are written", lambda: sum(row.video is not None for row in catalog.rows().values()) == 2)
+    stage.airflow.until(lambda: sum(row.video is not None for row in catalog.rows().values()) == 2)
     moments["middle"] = catalog.now(stage.airflow.state(DAG, "first"))
-    stage.until("the last one is asked for", lambda: stage.sandbox.release("catalogued"))
+    stage.airflow.until(lambda: stage.sandbox.release("catalogued"))
     moments["first"] = catalog.now(stage.ended(DAG, "first"))
     moments["again"] = catalog.go("again")
 

@@ -72,7 +72,7 @@ def test_a_run_that_is_made_again_renders_anew_from_the_same_pictures(stage: Sta
 
     stage.airflow.clear(DAG, "as_it_is")
 
-    stage.until("again", lambda: stage.airflow.tries(DAG, "as_it_is", "make_video") == [("success", 2)])
+    stage.airflow.until(lambda: stage.airflow.tries(DAG, "as_it_is", "make_video") == [("success", 2)])
     after = stage.airflow.xcom(DAG, "as_it_is", "make_video", "job")
     assert after["id"] != before["id"]
     assert [stage.video(job["uri"]) for job in (before, after)] == [SIX_SECONDS] * 2

@@ -33,7 +33,7 @@ def test_each_finished_video_is_stored(stage: Stage):
     assert len(jobs) == len(PROMPTS)
     files = {f"examples/finished/{job_id}.mp4" for job_id in jobs}
 
-    stage.until("both are stored", lambda: files <= set(stage.s3.keys))
+    stage.airflow.until(lambda: files <= set(stage.s3.keys))
 
     for job_id in jobs:
         assert stage.video(f"{VIDEOS}/finished/{job_id}.mp4") == SIX_SECONDS

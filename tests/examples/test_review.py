@@ -28,16 +28,17 @@ def question(stage: Stage, run_id: str) -> dict[str, Any]:
         found = stage.airflow.request("GET", f"dags/{DAG}/dagRuns/{run_id}/hitlDetails")["hitl_details"]
         return found[0] if found else None
 
-    return stage.until(f"{run_id} asks", asked)
+    return stage.airflow.until(asked)
 
 
 def answer(stage: Stage, run_id: str, option: str, **form: str | None) -> None:
     # Only a test is so quick that Airflow 3.3 fails the task: it goes on before the scheduler has seen it pause.
     log, task = stage.airflow.home / "scheduler.log", f"task_id='review', run_id='{run_id}'"
-    stage.until(
-        f"the scheduler has seen that {run_id} waits",
-        lambda: any("Received executor event" in line and task in line for line in log.read_text().splitlines()),
-    )
+
+    def has_paused() -> bool:
+        return any("Received executor event" in line and task in line for line in log.read_text().splitlines())
+
+    stage.airflow.until(has_paused)
     path = f"dags/{DAG}/dagRuns/{run_id}/taskInstances/review/-1/hitlDetails"
     stage.airflow.request("PATCH", path, json={"chosen_options": [option], "params_input": form})
 

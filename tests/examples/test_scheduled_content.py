@@ -36,9 +36,7 @@ def events(stage: Stage, run_id: str) -> list[dict[str, Any]]:
 
 def scheduled(stage: Stage) -> str:
     """Return the run that the scheduler has made by itself."""
-    (run_id,) = stage.until(
-        "a run by schedule", lambda: [run for run in runs(stage, CONTENT) if run.startswith("scheduled__")]
-    )
+    (run_id,) = stage.airflow.until(lambda: [run for run in runs(stage, CONTENT) if run.startswith("scheduled__")])
     return run_id
 
 
@@ -105,7 +103,7 @@ def test_what_is_stored_starts_its_publication_and_each_video_is_published_once(
 
     started = {}
     for run_id in run_ids:
-        (created,) = stage.until("a publication", lambda run_id=run_id: events(stage, run_id)[0]["created_dagruns"])
+        (created,) = stage.airflow.until(lambda run_id=run_id: events(stage, run_id)[0]["created_dagruns"])
         started[run_id] = created.get("run_id") or created["dag_run_id"]
     assert sorted(started.values()) == sorted(runs(stage, PUBLISH))
     assert [stage.ended(PUBLISH, run_id) for run_id in started.values()] == ["success"] * 3

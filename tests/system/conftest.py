@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,11 +71,8 @@ class Runs:
 
     def await_line(self, component: str, pattern: str, *, times: int) -> None:
         """Wait until the log of a component has so many lines in which `pattern` is found."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
         log = self.airflow.home / f"{component}.log"
-        while len(re.findall(pattern, log.read_text(errors="replace"))) < times:
-            assert time.monotonic() < deadline, pattern
-            time.sleep(0.1)
+        self.airflow.until(lambda: len(re.findall(pattern, log.read_text(errors="replace"))) >= times)
 
     def query(self, sql: str, *values: object) -> list[tuple]:
         """Return the rows that `sql` selects in Airflow's database; `%s` stands for each of `values`."""

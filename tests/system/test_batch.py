@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,13 +53,6 @@ def made(api: Sandbox, words: str = "") -> Counter[str]:
     return Counter(job["input"]["prompt"] for job in api.jobs() if words in job["input"]["prompt"])
 
 
-def await_jobs(api: Sandbox, words: str, number: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while made(api, words).total() < number:
-        assert time.monotonic() < deadline, made(api, words)
-        time.sleep(0.1)
-
-
 def test_what_upstream_tells_is_rendered_and_stored_and_the_manifest_handed_on(
     airflow: LocalAirflow, api: Sandbox, tmp_path: Path
 ):
@@ -85,16 +77,18 @@ def test_what_upstream_tells_is_rendered_and_stored_and_the_manifest_handed_on(
 def test_a_triggerer_that_is_killed_pays_nothing_twice(airflow: LocalAirflow, api: Sandbox):
     prompts = [f"[[stall]] killed {n}" for n in range(6)]
     run_id = airflow.trigger("many_json", {"requests": prompts})
-    await_jobs(api, "killed", 4)
+    airflow.until(lambda: made(api, "killed").total() >= 4)
 
     airflow.kill("triggerer")
+    replays = api.stats()["idempotentReplays"]
     airflow.start("triggerer")
-    await_replays = api.stats()["idempotentReplays"] + 4
-    while api.stats()["idempotentReplays"] < await_replays:
-        time.sleep(0.1)
-    while airflow.state("many_json", run_id) not in {"success", "failed"}:
+    airflow.until(lambda: api.stats()["idempotentReplays"] >= replays + 4)
+
+    def has_ended() -> bool:
         api.release("killed")
-        time.sleep(0.5)
+        return airflow.state("many_json", run_id) in {"success", "failed"}
+
+    airflow.until(has_ended)
 
     assert ended(airflow, "many_json", run_id) == "success"
     results = airflow.xcom("many_json", run_id, "videos")

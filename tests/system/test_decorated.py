@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_hailuo.record import LINK
 from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.xcoms import LINK
 from tests.system.conftest import Runs
 from tests.system.test_operator import jobs_about
 

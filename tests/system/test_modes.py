@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -168,15 +167,6 @@ class Modes:
     def ended(self, dag_id: str) -> str:
         """Wait for the run of a DAG and return its state."""
         return self.airflow.wait(dag_id, RUN_ID, timeout=PATIENCE_SECONDS)
-
-    def until(self, condition: Callable[[], Any]) -> None:
-        """Return when `condition` holds. Raises `TimeoutError`."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not condition():
-            self.airflow.check()
-            if time.monotonic() > deadline:
-                raise TimeoutError(condition)
-            time.sleep(0.1)
 
     def tasks(self, dag_id: str) -> dict[str, dict[str, Any]]:
         """Return the task instances of the run of a DAG by task id, as the REST API shows them."""
@@ -351,16 +341,18 @@ def run_all(modes: Modes, others: set[str]) -> None:
     for dag_id in cleared:
         modes.ended(dag_id)
     siblings = in_each_mode("sibling")
-    modes.until(lambda: all(modes.tasks(dag_id)["sibling"]["state"] == "success" for dag_id in siblings))
-    modes.until(lambda: all(map(modes.renders, in_each_mode(*KILLED))))
+    modes.airflow.until(lambda: all(modes.tasks(dag_id)["sibling"]["state"] == "success" for dag_id in siblings))
+    modes.airflow.until(lambda: all(map(modes.renders, in_each_mode(*KILLED))))
     modes.airflow.kill("triggerer")
     for dag_id in in_each_mode("cleared_while_it_renders"):
         modes.airflow.clear(dag_id, RUN_ID, ["video"])
     for dag_id in siblings:
         modes.airflow.clear(dag_id, RUN_ID, ["sibling"])
     modes.airflow.start("triggerer")
-    modes.until(lambda: all(modes.trigger_starts(dag_id) == 2 for dag_id in in_each_mode("killed", "sibling")))
-    modes.until(lambda: all(modes.waits_again(dag_id) for dag_id in in_each_mode("cleared_while_it_renders")))
+    modes.airflow.until(
+        lambda: all(modes.trigger_starts(dag_id) == 2 for dag_id in in_each_mode("killed", "sibling"))
+    )
+    modes.airflow.until(lambda: all(modes.waits_again(dag_id) for dag_id in in_each_mode("cleared_while_it_renders")))
     modes.sandbox.release()
     for dag_id in in_each_mode(*KILLED):
         modes.ended(dag_id)

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from airflow_provider_hailuo.record import LINK
 from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.xcoms import LINK
 from tests.system.conftest import API_KEY, PATIENCE_SECONDS, SCENARIOS, WRONG_KEY, Runs
 
 pytestmark = pytest.mark.system

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -314,15 +313,6 @@ class Heard:
         return next((e for e in events if e["eventType"] == "COMPLETE" and e["job"]["name"] == job), None)
 
 
-def eventually(look: Callable[[], Any]) -> Any:
-    """Return what `look` finds once it finds something: listeners work on when a task and its run have ended."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
-
-
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Heard]:
     """Return an Airflow with listeners, and with a local Apiframe of its own."""
@@ -358,9 +348,9 @@ def test_listeners_hear_of_each_video_whatever_the_mode(heard: Heard, visits_wan
 
     assert heard.ended(dag_id) == "success"
 
-    assert eventually(lambda: heard.noted(f"success {dag_id} video")) == 1
+    assert heard.airflow.until(lambda: heard.noted(f"success {dag_id} video")) == 1
     assert heard.noted(f"running {dag_id} video") == 2
-    assert eventually(lambda: heard.completed(f"{dag_id}.video"))["outputs"] == []
+    assert heard.airflow.until(lambda: heard.completed(f"{dag_id}.video"))["outputs"] == []
     log = heard.airflow.log(dag_id, heard.ids[dag_id], "video")
     told = f"worker_visits={visits_wanted} cannot be had with the listener lineage: it is 2"
     assert (told in log) == (visits_wanted < 2)
@@ -372,7 +362,7 @@ def test_openlineage_is_told_of_the_job_and_of_both_files(heard: Heard):
 
     (job,) = jobs(heard.api, "stored")
     for task_id, name in ("make", "made.mp4"), ("copy", "copied.mp4"):
-        event = eventually(lambda task_id=task_id: heard.completed(f"stored.{task_id}"))
+        event = heard.airflow.until(lambda task_id=task_id: heard.completed(f"stored.{task_id}"))
         (source,), (target,) = event["inputs"], event["outputs"]
         assert (source["namespace"], source["name"]) == (heard.api.base_url, f"videos/{job['id']}.mp4")
         file = heard.directory / name

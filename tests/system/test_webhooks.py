@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -16,7 +15,7 @@ from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.models import VideoRequest
 from airflow_provider_hailuo.apiframe.webhooks import MOST_BYTES
 from airflow_provider_hailuo.sandbox import Sandbox
-from airflow_provider_hailuo.sandbox.webhooks import sign
+from airflow_provider_hailuo.sandbox.http.webhooks import sign
 from tests.system.conftest import API_KEY, PATIENCE_SECONDS, WRONG_KEY, Runs
 
 pytestmark = pytest.mark.system
@@ -41,7 +40,7 @@ class Announced:
     def waits(self, prompt: str, dag_id: str = "announced") -> tuple[str, str]:
         """Start a run, and return it with its job when it waits for that."""
         run_id = self.runs.airflow.trigger(dag_id, {"prompt": f"[[stall]] {prompt}"})
-        self.until(lambda: self.states(run_id).get("video") == "deferred")
+        self.runs.airflow.until(lambda: self.states(run_id).get("video") == "deferred")
         (job,) = (job for job in self.sandbox.jobs() if job["input"]["prompt"] == f"[[stall]] {prompt}")
         return run_id, job["id"]
 
@@ -62,13 +61,6 @@ class Announced:
             f"hailuo://{CONNECTION}/jobs",
         )
         return [extra for (extra,) in found if extra["job"] == job_id]
-
-    def until(self, true: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not true():
-            self.runs.airflow.check()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +134,7 @@ def test_a_finished_video_resumes_the_task_that_waits_for_it(announced: Announce
     assert announced.runs.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS) == "success"
     job = announced.runs.airflow.xcom(dag_id, run_id, "video", "job")
     assert (job["id"], job["status"], job["credits"]) == (job_id, "COMPLETED", 5)
-    announced.until(lambda: announced.events(job_id))
+    announced.runs.airflow.until(lambda: announced.events(job_id))
     (event,) = announced.events(job_id)
     assert event == {**{k: v for k, v in job.items() if k != "id"}, "job": job_id}
 
@@ -153,8 +145,8 @@ def test_one_that_says_what_is_not_so_changes_nothing(announced: Announced):
 
     assert announced.post(completed(job_id)).status_code == 204
 
-    announced.until(lambda: announced.trigger_id(run_id) not in {None, first})
-    announced.until(lambda: announced.states(run_id)["video"] == "deferred")
+    announced.runs.airflow.until(lambda: announced.trigger_id(run_id) not in {None, first})
+    announced.runs.airflow.until(lambda: announced.states(run_id)["video"] == "deferred")
     assert announced.events(job_id) == []
     rows = [row for row in announced.runs.trigger_rows if job_id in row]
     assert len({re.search(r'"deadline": ([0-9.]+)', row)[1] for row in rows}) == 1
@@ -166,7 +158,7 @@ def test_a_job_gets_one_event_and_its_task_one_end_however_often_it_is_announced
     run_id, job_id = announced.waits("a boat of many announcements")
     charged = announced.sandbox.stats()["creditsCharged"]
     announced.sandbox.release()
-    announced.until(lambda: announced.events(job_id))
+    announced.runs.airflow.until(lambda: announced.events(job_id))
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: announced.post(completed(job_id)), range(16)))
@@ -185,7 +177,7 @@ def test_a_dag_is_started_for_finished_videos_also_for_those_that_end_together(a
     with Client(Settings(api_key=API_KEY, base_url=announced.sandbox.base_url)) as client:
         requests = [VideoRequest(prompt=f"[[stall]] {n} of a fleet", webhook_url=url) for n in range(10)]
         jobs = {client.send(calls.generate_video(request)).job_id for request in requests}
-    announced.until(
+    announced.runs.airflow.until(
         lambda: all(job["status"] == "PROCESSING" for job in announced.sandbox.jobs() if job["id"] in jobs)
     )
 
@@ -196,5 +188,5 @@ def test_a_dag_is_started_for_finished_videos_also_for_those_that_end_together(a
         values = announced.runs.query(f"select value from xcom where {of_task}")
         return [extra["job"] for (extras,) in values for extra in extras if extra["job"] in jobs]
 
-    announced.until(lambda: set(told()) == jobs)
+    announced.runs.airflow.until(lambda: set(told()) == jobs)
     assert len(told()) == len(jobs)

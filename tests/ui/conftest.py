@@ -10,12 +10,11 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,7 +25,7 @@ import httpx
 import psycopg2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from local_airflow import LocalAirflow, _free_port, tail
+from local_airflow import LocalAirflow
 from playwright.sync_api import (
     Browser,
     BrowserContext,
@@ -71,6 +70,8 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A container's own may be too small for a browser.
+    "--disable-dev-shm-usage",
     # Else it asks for the proxy of loopback addresses too.
     "--no-proxy-server",
 )
@@ -117,12 +118,6 @@ class Site:
 class SiteWithRoles(Site):
     """Where users sign in."""
 
-    def is_up(self) -> bool:
-        """Tell whether it answers."""
-        with suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/api/v2/version", trust_env=False).is_success
-        return False
-
     @cache  # noqa: B019 - there is one such place
     def token(self, user: str) -> str:
         """Return the token of a user's session."""
@@ -168,7 +163,7 @@ class Videos:
         """Wait for the end of all runs but the one that goes on rendering."""
         for dag_id in DAGS:
             self.place(dag_id)
-        await_that(lambda: self._state("rendering") == "deferred")
+        self.airflow.until(lambda: self._state("rendering") == "deferred")
 
     def _state(self, dag_id: str) -> str | None:
         return self.airflow.tries(dag_id, self.runs[dag_id], "video")[0][0]
@@ -181,6 +176,15 @@ class Videos:
             yield run_id
         finally:
             self.airflow.request("DELETE", f"dags/rendering/dagRuns/{quote(run_id, safe='')}")
+
+    def release(self, words: str, run_id: str) -> None:
+        """Let the renders with these words end, and wait for the end of their run."""
+
+        def has_ended() -> bool:
+            self.sandbox.release(words)
+            return self.airflow.state("rendering", run_id) in {"success", "failed"}
+
+        self.airflow.until(has_ended)
 
     @contextmanager
     def with_job(self, dag_id: str, job: object) -> Iterator[None]:
@@ -208,15 +212,10 @@ def settle(page: Page | Frame) -> None:
         && (document.querySelector('.notice') || document.querySelector('#count, #status')?.textContent)
         && !document.querySelector('[aria-busy=true]')
         && [...document.querySelectorAll('video')].every((video) => video.readyState >= 2)"""
-    await_that(lambda: page.evaluate(script))
-
-
-def await_that(condition: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    deadline = time.monotonic() + GLANCE_SECONDS
+    while not page.evaluate(script):
+        assert time.monotonic() < deadline, page.url
+        page.wait_for_timeout(100)
 
 
 class Look:
@@ -330,41 +329,20 @@ def site(videos: Videos) -> Site:
 
 
 @pytest.fixture(scope="package")
-def site_with_roles(videos: Videos) -> Iterator[SiteWithRoles]:
+def site_with_roles(videos: Videos) -> SiteWithRoles:
     """Return where users have roles, below a path: a second API server of the same Airflow."""
-    port = _free_port()
-    site = SiteWithRoles(f"http://127.0.0.1:{port}/airflow")
     airflow = videos.airflow
-    environment = {
-        **airflow.environment,
-        "AIRFLOW__API__BASE_URL": site.url,
-        "AIRFLOW__API__PORT": str(port),
+    config = {
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
         "AIRFLOW__FAB__AUTH_RATE_LIMITED": "False",
         "AIRFLOW__HAILUO__VIDEO_TAB": "False",
     }
-    log = airflow.home / "api-server-with-roles.log"
-    with log.open("ab") as out:
-        made = subprocess.run(
-            [sys.executable, HERE / "users.py", PASSWORD, json.dumps(USERS), CONFIDENTIAL, *DAGS],
-            env=environment,
-            stdout=out,
-            stderr=out,
-            check=False,
-        )
-        assert made.returncode == 0, tail(log)
-        server = subprocess.Popen(
-            [sys.executable, "-m", "airflow", "api-server"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    try:
-        await_that(lambda: server.poll() is not None or site.is_up())
-        assert server.poll() is None, tail(log)
-        yield site
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+    made = subprocess.run(
+        [sys.executable, HERE / "users.py", PASSWORD, json.dumps(USERS), CONFIDENTIAL, *DAGS],
+        env={**airflow.environment, **config},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    return SiteWithRoles(airflow.start_another_server("api-server-with-roles", "/airflow", config))

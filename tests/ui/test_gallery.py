@@ -182,8 +182,6 @@ def test_what_renders_is_followed(videos: Videos, site: Site, look: Look):
         page = look(site.page("gallery", dag_id="rendering", run_id=run_id))
         expect(page.locator(".card[data-status=rendering] progress")).to_be_visible()
 
-        while videos.airflow.state("rendering", run_id) not in {"success", "failed"}:
-            videos.sandbox.release("a train for the gallery")
-            page.wait_for_timeout(500)
+        videos.release("a train for the gallery", run_id)
 
         expect(page.locator(".card[data-status=ready] video")).to_be_visible()

@@ -61,9 +61,7 @@ def test_a_render_is_followed_until_the_video_is_there(videos: Videos, site: Sit
         first = progress.inner_text()
         expect(progress).not_to_have_text(first)
 
-        while videos.airflow.state("rendering", run_id) not in {"success", "failed"}:
-            videos.sandbox.release("a ship for the page")
-            page.wait_for_timeout(500)
+        videos.release("a ship for the page", run_id)
 
         expect(page.locator("#player video")).to_be_visible()
         expect(page.locator("#status")).to_have_text("Ready")

@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local_airflow import LocalAirflow, tail
+from local_airflow import LocalAirflow
 from packaging.version import Version
 
 from airflow_provider_hailuo.sandbox import Sandbox
@@ -102,21 +101,6 @@ class Situations:
     def jobs(self, situation: str) -> list[str]:
         """Return the ids of all jobs that the situation has paid for, the oldest first."""
         return [job["id"] for job in reversed(self.sandboxes[situation].jobs())]
-
-    def until(self, what: str, met: Callable[[], object]) -> None:
-        """Return as soon as `met()` is true.
-
-        :param what: what is waited for, as the error says it.
-        :param met: asked again and again.
-        :raises TimeoutError: when it is not true for a very long time; with the end of each component's log.
-        """
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not met():
-            self.airflow.check()
-            if time.monotonic() > deadline:
-                logs = [tail(self.airflow.home / f"{name}.log") for name in self.airflow.generation.components]
-                raise TimeoutError("\n".join([f"{what}: not after {PATIENCE_SECONDS} s", *logs]))
-            time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")

@@ -24,10 +24,10 @@ REMEMBERS = AIRFLOW >= (3, 3)
 
 def test_a_retry_after_a_timeout_takes_the_job_up(situations: Situations):
     name = "timeout_retried"
-    situations.until("a second try", lambda: situations.tries(name)[0][1] >= 2)
+    situations.airflow.until(lambda: situations.tries(name)[0][1] >= 2)
     situations.sandboxes[name].set_faults([])
     # The second one may have been about to give up as well.
-    situations.until("success", lambda: situations.tries(name)[0][0] == "success" or situations.tries(name)[0][1] > 5)
+    situations.airflow.until(lambda: situations.tries(name)[0][0] == "success" or situations.tries(name)[0][1] > 5)
     assert situations.tries(name)[0][0] == "success"
     (job,) = situations.jobs(name)
     assert job in situations.xcoms(name)["return_value"]
@@ -114,7 +114,7 @@ def test_a_cleared_task_that_had_delivered_asks_for_a_new_video(situations: Situ
     (first,) = situations.jobs(name)
     assert first in situations.xcoms(name)["return_value"]
     situations.clear(name)
-    situations.until("a second try", lambda: situations.tries(name) == [("success", 2)])
+    situations.airflow.until(lambda: situations.tries(name) == [("success", 2)])
     assert situations.ended(name) == "success"
     _, second = situations.jobs(name)
     assert second in situations.xcoms(name)["return_value"]
@@ -126,7 +126,7 @@ def test_a_cleared_task_that_had_timed_out_takes_the_job_up_where_airflow_rememb
     (first,) = situations.jobs(name)
     situations.sandboxes[name].set_faults([])
     situations.clear(name)
-    situations.until("a second try", lambda: situations.tries(name) == [("success", 2)])
+    situations.airflow.until(lambda: situations.tries(name) == [("success", 2)])
     jobs = situations.jobs(name)
     # Before 3.3 nothing tells a worker what the task began before it was cleared.
     assert len(jobs) == (1 if REMEMBERS else 2)
@@ -151,11 +151,11 @@ def test_another_triggerer_takes_over(situations: Situations):
     name = "triggerer_killed"
     situations.begin(name)
     sandbox = situations.sandboxes[name]
-    situations.until("the triggerer looks at the job", lambda: sandbox.stats()["requests"]["GET /v2/jobs/{id}"])
+    situations.airflow.until(lambda: sandbox.stats()["requests"]["GET /v2/jobs/{id}"])
     situations.airflow.kill("triggerer")
     looked = sum(sandbox.stats()["requests"].values())
     situations.airflow.start("triggerer")
-    situations.until("another one does", lambda: sum(sandbox.stats()["requests"].values()) > looked)
+    situations.airflow.until(lambda: sum(sandbox.stats()["requests"].values()) > looked)
     sandbox.set_faults([])
     assert situations.ended(name) == "success"
     assert situations.tries(name) == [("success", 1)]
