@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "dev"))
-from local_airflow import LocalAirflow as LocalAirflow  # noqa: E402
+from local_airflow import LocalAirflow as LocalAirflow  # noqa: E402, PLC0414 - for the others too
 
 T = TypeVar("T")
 
