@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env test matrix lint audit demo chaos bench bench-quick airflow constraints clean
+.PHONY: help env test matrix lint dist demo audit chaos bench bench-quick airflow constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,39 +34,43 @@ $(READY): $(LOCK) pyproject.toml
 	@$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test: lint  ## everything: lint, tests with coverage, real Airflow 3.3, Airflow 2.11, the wheel
+test: lint  ## all tests, with coverage: in a real Airflow 3.3, in a browser, Airflow 2.11, the wheel (half an hour)
 	$(BIN)/pytest -n 2 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 	$(BIN)/coverage report --include='*/apiframe/*,*/hooks/*,*/operators/*,*/triggers/*' --fail-under=95
 	$(BIN)/nox --no-error-on-missing-interpreters --session unit-2.11 wheel-2.11.0 wheel-3.3.0
 
-matrix: env  ## each Airflow: tests, the lowest versions, the wheel beside its constraints, a running one (an hour)
+matrix: env  ## with each Airflow: unit tests, the wheel beside its constraints, a running one; lowest versions (an hour)
 	$(BIN)/nox --no-error-on-missing-interpreters
 
-lint: env  ## ruff, mypy and bandit
+lint: env  ## style, types, spelling, dangerous calls: ruff, mypy, codespell, bandit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
+	$(BIN)/codespell
 	$(BIN)/bandit --quiet --recursive --severity-level=medium airflow_provider_hailuo
 
-demo: env  ## a video through a real Airflow from a local sandbox (real API: APIFRAME_API_KEY=...)
+dist: env  ## build sdist and wheel into dist/, check them, install each into an empty environment (ten minutes)
+	$(BIN)/nox --session dist dist-sdist dist-wheel
+
+demo: env  ## make a video: a real Airflow, a local sandbox (with APIFRAME_API_KEY=... the real API)
 	$(BIN)/python dev/demo.py
 
-audit: env  ## known vulnerabilities of what is installed, as far as the package index tells them
+audit: env  ## look for known vulnerabilities in what .venv holds
 	$(BIN)/pip-audit --local --skip-editable --progress-spinner=off
 
-chaos: env  ## break a real Airflow on purpose, and count videos and credits (half an hour)
+chaos: env  ## break a real Airflow on purpose, count videos and credits (half an hour)
 	$(BIN)/python dev/chaos.py
 
-bench: env  ## what waiting costs, ours beside others: JSON, tables, plots (an hour; needs a quiet machine)
+bench: env  ## measure what waiting costs, beside other ways: JSON, tables, plots (an hour; needs a quiet machine)
 	$(BIN)/nox --session bench
 
-bench-quick: env  ## the same in small, in three minutes
+bench-quick: env  ## the same with few videos (three minutes)
 	$(BIN)/nox --session bench -- --quick
 
-airflow: env  ## an Airflow to look at, with the example DAGs and a sandbox, until Ctrl-C
+airflow: env  ## start an Airflow with the example DAGs and a sandbox, until Ctrl-C
 	$(BIN)/python dev/demo.py --stay
 
-constraints: env  ## resolve the locked environments of constraints/ anew
+constraints: env  ## renew the locked environments of constraints/
 	$(BIN)/nox --session lock
 
 clean:  ## remove what the other targets made

@@ -10,7 +10,9 @@ the groups `ui`, `docs` and `dist` need: a browser's driver, users with roles, S
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,37 +125,69 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or [*IN_PARALLEL, "tests/unit", "tests/contract"]))
 
 
+def build(session: nox.Session, directory: Path, *only: str) -> None:
+    """Build the sdist, and the wheel from it, into `directory`, which is emptied; `only` names one of them."""
+    session.run_install(
+        *(sys.executable, "-m", "uv", "build", "--quiet", "--clear", f"--out-dir={directory}", *only),
+        *("--require-hashes", f"--build-constraints={constraints('3.3')}"),
+        external=True,
+    )
+
+
+def smoke_test(session: nox.Session, built: Path, airflow: str, until: str, *options: str) -> None:
+    """Install `built` beside what Airflow published as its constraints: Airflow shows it, and the sandbox starts."""
+    session.install(
+        *(
+            "--exact",
+            f"--reinstall-package={DISTRIBUTION}",
+            f"--constraints=constraints/published/airflow-{airflow}.txt",
+        ),
+        *(f"--exclude-newer={until}T00:00:00Z", "--only-binary=av", *options),
+        f"{DISTRIBUTION}[sandbox] @ {built.resolve().as_uri()}",
+        f"apache-airflow=={airflow}",
+    )
+    home = {"AIRFLOW_HOME": str(Path(session.create_tmp(), "airflow").resolve())}
+    for command in ("list",), ("get", DISTRIBUTION):
+        shown = session.run("airflow", "providers", *command, "--output=plain", env=home, silent=True)
+        if DISTRIBUTION not in str(shown):
+            session.error(f"`airflow providers {' '.join(command)}` does not show {DISTRIBUTION}:\n{shown}")
+    session.run("python", "-I", "-c", "import airflow_provider_hailuo.operators.hailuo", env=home)
+    session.run("hailuo-sandbox", "--help", silent=True)
+
+
 for name, day in PUBLISHED.items():
 
     @nox.session(name=f"wheel-{name}", python=AIRFLOW[name.rpartition(".")[0]].python)
     def wheel(session: nox.Session, airflow: str = name, until: str = day) -> None:
         """Install the wheel beside what Airflow published as its constraints: Airflow shows the provider."""
-        dist = Path(session.create_tmp(), "dist")
-        session.run_install(
-            *("uv", "build", "--quiet", "--wheel", "--clear", f"--out-dir={dist}"),
-            *("--require-hashes", f"--build-constraints={constraints('3.3')}"),
-        )
-        (built,) = dist.glob("*.whl")
-        session.install(
-            *(
-                "--exact",
-                f"--reinstall-package={DISTRIBUTION}",
-                f"--constraints=constraints/published/airflow-{airflow}.txt",
-            ),
-            *(
-                f"--exclude-newer={until}T00:00:00Z",
-                "--only-binary=av",
-                f"{DISTRIBUTION}[sandbox] @ {built.resolve().as_uri()}",
-            ),
-            f"apache-airflow=={airflow}",
-        )
-        home = {"AIRFLOW_HOME": str(Path(session.create_tmp(), "airflow").resolve())}
-        for command in ("list",), ("get", DISTRIBUTION):
-            shown = session.run("airflow", "providers", *command, "--output=plain", env=home, silent=True)
-            if DISTRIBUTION not in str(shown):
-                session.error(f"`airflow providers {' '.join(command)}` does not show {DISTRIBUTION}:\n{shown}")
-        session.run("python", "-I", "-c", "import airflow_provider_hailuo.operators.hailuo", env=home)
-        session.run("hailuo-sandbox", "--help", silent=True)
+        directory = Path(session.create_tmp(), "dist")
+        build(session, directory, "--wheel")
+        (built,) = directory.glob("*.whl")
+        smoke_test(session, built, airflow, until)
+
+
+@nox.session(venv_backend="none", default=False)
+def dist(session: nox.Session) -> None:
+    """Build the sdist and the wheel into `dist/`, check both, and run the unit tests of the sdist."""
+    build(session, Path("dist"))
+    (sdist,), (wheel,) = Path("dist").glob("*.tar.gz"), Path("dist").glob("*.whl")
+    session.run(sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel))
+    session.run(sys.executable, "-m", "check_wheel_contents", str(wheel))
+    with tempfile.TemporaryDirectory() as temporary:
+        shutil.unpack_archive(sdist, temporary)
+        with session.chdir(Path(temporary, sdist.name.removesuffix(".tar.gz"))):
+            sources = {"PYTHONPATH": str(Path.cwd())}  # before those that .venv knows
+            session.run(sys.executable, "-m", "pytest", *IN_PARALLEL, "tests/unit", env=sources)
+
+
+for kind, suffix in ("sdist", "tar.gz"), ("wheel", "whl"):
+
+    @nox.session(name=f"dist-{kind}", reuse_venv=False, default=False)
+    def from_dist(session: nox.Session, suffix: str = suffix) -> None:
+        """Install what the session `dist` has built into an empty environment, beside the newest Airflow."""
+        (built,) = Path("dist").glob(f"*.{suffix}")
+        hashed = ("--require-build-hashes", f"--build-constraints={constraints('3.3')}")
+        smoke_test(session, built, "3.3.0", AIRFLOW["3.3"].until, *hashed)
 
 
 @nox.session(default=False)

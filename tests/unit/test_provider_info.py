@@ -4,6 +4,7 @@ import importlib
 import json
 from importlib import metadata
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -29,6 +30,10 @@ def test_it_is_about_this_distribution(info: dict):
     distribution = metadata.distribution(info["package-name"])
 
     assert distribution.version == airflow_provider_hailuo.__version__ == info["versions"][0]
+
+
+def test_what_is_tested_lies_beside_the_tests():
+    assert Path(airflow_provider_hailuo.__file__).parents[1] == Path(__file__).parents[2]
 
 
 def test_every_module_and_class_that_it_names_is_there(info: dict):
