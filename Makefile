@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env test matrix lint dist demo audit chaos bench bench-quick airflow constraints clean
+.PHONY: help env test matrix lint docs dist demo audit chaos bench bench-quick airflow constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lint: env  ## style, types, spelling, dangerous calls: ruff, mypy, codespell, ba
 	$(BIN)/codespell
 	$(BIN)/bandit --quiet --recursive --severity-level=medium airflow_provider_hailuo
 
+docs: env  ## build the documentation into docs/_build/html; a warning is an error
+	AIRFLOW_HOME=$(CURDIR)/docs/_build/airflow $(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning docs docs/_build/html
+
 dist: env  ## build sdist and wheel into dist/, check them, install each into an empty environment (ten minutes)
 	$(BIN)/nox --session dist dist-sdist dist-wheel
 
@@ -74,4 +77,4 @@ constraints: env  ## renew the locked environments of constraints/
 	$(BIN)/nox --session lock
 
 clean:  ## remove what the other targets made
-	rm -rf .venv .nox .demo .screenshots dist build .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .nox .demo docs/_build .screenshots dist build .coverage .mypy_cache .pytest_cache .ruff_cache
