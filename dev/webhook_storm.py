@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 
 from airflow_provider_hailuo.apiframe.webhooks import MOST_BYTES
-from airflow_provider_hailuo.sandbox.webhooks import sign
+from airflow_provider_hailuo.sandbox.http.webhooks import sign
 
 AT_ONCE = 50
 ATTEMPTS = 3

@@ -2,6 +2,9 @@
 
 `Sandbox` runs it inside a process, the command `hailuo-sandbox` on its own. Both need the extra:
 `pip install "airflow-provider-hailuo[sandbox]"`.
+
+Imports point one way: `video` and `faults` know none of the others, `state` uses `video`, `http` uses `state` and
+`faults`, `server` runs `http`, and `cli` runs `server`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from threading import Event
 from typing import Any
 
 from airflow_provider_hailuo import sandbox
-from airflow_provider_hailuo.sandbox.studio import SettingError
+from airflow_provider_hailuo.sandbox.errors import SettingError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,9 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Once it listens, one line of JSON on stdout says where, and which key it accepts. Warnings go to stderr.
 
-    Parameters: `arguments`, the command line without the program's name, default that of the process.
-
-    Raises `SystemExit` when the sandbox cannot run: status 2 for a wrong option, 1 for anything else.
+    :param arguments: the command line without the program's name, default that of the process.
+    :raises SystemExit: when the sandbox cannot run: status 2 for a wrong option, 1 for anything else.
     """
     parser = _parser()
     options = parser.parse_args(arguments)

@@ -20,12 +20,14 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from airflow_provider_hailuo.sandbox.app import create_app
-from airflow_provider_hailuo.sandbox.disturbance import Connection
-from airflow_provider_hailuo.sandbox.faults import Faults, parse_rules
-from airflow_provider_hailuo.sandbox.files import Files
-from airflow_provider_hailuo.sandbox.studio import SettingError, Studio
-from airflow_provider_hailuo.sandbox.uploads import Uploads
+from airflow_provider_hailuo.sandbox.errors import SettingError
+from airflow_provider_hailuo.sandbox.faults.middleware import Connection
+from airflow_provider_hailuo.sandbox.faults.rules import Faults, parse_rules
+from airflow_provider_hailuo.sandbox.http.app import create_app
+from airflow_provider_hailuo.sandbox.http.routes import Api
+from airflow_provider_hailuo.sandbox.state.account import Account
+from airflow_provider_hailuo.sandbox.state.files import Files
+from airflow_provider_hailuo.sandbox.state.uploads import Uploads
 
 _GRACE_SECONDS: Final = 1
 _KEEP_ALIVE_SECONDS: Final = 75
@@ -34,13 +36,13 @@ _KEEP_ALIVE_SECONDS: Final = 75
 class Stats(TypedDict):
     """What the sandbox has counted.
 
-    - `requests`: how often each endpoint was called, such as `{"POST /v2/videos/generate": 1}`.
-    - `faults`: how often each kind of fault has struck, such as `{"reset": 1}`.
-    - `jobs`: how many jobs have each status.
-    - `jobsCreated`: how many jobs there are.
-    - `idempotentReplays`: how many submissions created none, because their idempotency key was known.
-    - `credits`: the balance.
-    - `creditsCharged`: all credits charged, less those refunded.
+    :param requests: how often each endpoint was called, such as `{"POST /v2/videos/generate": 1}`.
+    :param faults: how often each kind of fault has struck, such as `{"reset": 1}`.
+    :param jobs: how many jobs have each status.
+    :param jobsCreated: how many jobs there are.
+    :param idempotentReplays: how many submissions created none, because their idempotency key was known.
+    :param credits: the balance.
+    :param creditsCharged: all credits charged, less those refunded.
     """
 
     requests: dict[str, int]
@@ -74,7 +76,7 @@ class Sandbox:
     :param jitter: by which fraction of it, up or down, a render time may differ, 0 to 1.
     :param retention_seconds: seconds from completion until the video is gone (Apiframe reference, "Get a job": 24 h).
     :param seed: makes ids, render times and chance faults the same in every run; with None they differ.
-    :param faults: rules of what goes wrong on purpose, as in JSON (see `sandbox/faults.py`).
+    :param faults: rules of what goes wrong on purpose, as in JSON (see `sandbox/faults/rules.py`).
     :raises SettingError: when a setting is out of its range; it is a `ValueError`.
     :raises OSError: on entering the block, when the address cannot be listened on.
     """
@@ -101,7 +103,7 @@ class Sandbox:
         self.api_key = api_key
         self._host = host
         self._port = port
-        self._studio = Studio(
+        self._account = Account(
             credits=credits,
             render_seconds=render_seconds,
             jitter=jitter,
@@ -118,15 +120,15 @@ class Sandbox:
             listener = stack.enter_context(_listen(self._host, self._port))
             self.base_url = _base_url(listener)
             files = stack.enter_context(Files())
-            app = create_app(
-                studio=self._studio,
+            api = Api(
+                account=self._account,
                 uploads=self._uploads,
                 files=files,
                 faults=self._faults,
                 api_key=self.api_key,
                 base_url=self.base_url,
             )
-            stack.callback(_serve(app, listener))
+            stack.callback(_serve(create_app(api, self._faults), listener))
             self._closing = stack.pop_all()
         return self
 
@@ -138,19 +140,20 @@ class Sandbox:
     def set_faults(self, faults: Sequence[dict[str, Any]]) -> None:
         """Put `faults` in force, in place of all others. Any thread may call this, at any time.
 
-        Raises `SettingError` when a rule is wrong.
+        :param faults: the new rules, none for no faults.
+        :raises SettingError: when a rule is wrong.
         """
         self._faults.set(parse_rules(faults))
 
     def stats(self) -> Stats:
-        """Return what has been counted so far.
+        """Tell what has been counted so far.
 
         :return: the counts; asking for them is not counted.
         """
         return cast("Stats", self._ask("stats"))
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return all jobs, whatever faults are in force.
+        """List all jobs, whatever faults are in force.
 
         :return: what `GET /v2/jobs/{id}` tells of each, newest first; asking for them is not counted.
         """
@@ -183,7 +186,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._connection.disturbed:
+        if self._connection.struck:
             self._connection.reset()
 
 

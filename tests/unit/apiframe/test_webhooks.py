@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_hailuo.apiframe.errors import UnreadableAnswerError
 from airflow_provider_hailuo.apiframe.webhooks import Webhook, is_signed, read
-from airflow_provider_hailuo.sandbox import webhooks as sandbox
+from airflow_provider_hailuo.sandbox.http import webhooks as sandbox
 
 KEY = "afk_1"
 BODY = b'{"event": "completed", "jobId": "job_1"}'

@@ -31,7 +31,8 @@ from airflow_provider_hailuo.exceptions import (
 )
 from airflow_provider_hailuo.operators import batch, submission
 from airflow_provider_hailuo.operators.batch import STATE_KEY, Begun, HailuoGenerateBatchOperator
-from airflow_provider_hailuo.sandbox import Sandbox, files
+from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.sandbox.state import files
 from airflow_provider_hailuo.triggers import batch as triggers
 from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger
 from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS
@@ -677,7 +678,7 @@ def test_an_item_that_was_refused_beside_one_that_a_retry_mends_is_retried(sandb
 def small_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the sandbox make videos of one frame: to render a real one takes a second."""
 
-    def write(path: Path, job: Any) -> None:
+    def write(path: Path, **_: Any) -> None:
         with av.open(path, "w", format="mp4", options={"movflags": "faststart"}) as container:
             stream = container.add_stream("libx264", rate=24)
             stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from airflow_provider_hailuo.apiframe.webhooks import MOST_BYTES
 from airflow_provider_hailuo.plugins import webhooks
 from airflow_provider_hailuo.plugins.webhooks import REFUSAL_SECONDS
-from airflow_provider_hailuo.sandbox.webhooks import sign
+from airflow_provider_hailuo.sandbox.http.webhooks import sign
 
 KEY = "afk_1"
 BODY = b'{"event": "completed", "jobId": "job_1"}'

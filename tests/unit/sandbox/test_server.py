@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_hailuo import sandbox as package
 from airflow_provider_hailuo.sandbox import Sandbox
-from airflow_provider_hailuo.sandbox.studio import SettingError
+from airflow_provider_hailuo.sandbox.errors import SettingError
 
 Api = Any
 
@@ -126,8 +126,8 @@ def test_wrong_settings_are_named_at_once(settings: dict[str, Any], name: str) -
 
 def test_the_package_exports_nothing_else() -> None:
     assert package.__all__ == ["Sandbox"]
-    with pytest.raises(AttributeError, match="Studio"):
-        _ = package.Studio
+    with pytest.raises(AttributeError, match="Account"):
+        _ = package.Account
 
 
 def test_airflow_is_not_imported() -> None:

@@ -5,30 +5,16 @@ from pathlib import Path
 import av
 import pytest
 
-from airflow_provider_hailuo.sandbox.studio import Job, Order
-from airflow_provider_hailuo.sandbox.video import write_video
-
-
-def job(resolution: str) -> Job:
-    order = Order(
-        prompt="a wave 🌊\n바다",
-        model="hailuo-02",
-        resolution=resolution,
-        duration=6,
-        webhook_url=None,
-        webhook_events=frozenset(),
-        body={},
-    )
-    job_id = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
-    return Job(id=job_id, order=order, created_at=0, starts_at=0, ends_at=0, credit_cost=5)
+from airflow_provider_hailuo.sandbox.video.encoder import write_video
 
 
 @pytest.mark.parametrize(("resolution", "size"), [("768p", (1366, 768)), ("1080p", (1920, 1080))])
-def test_video_is_h264_of_the_size_and_length_that_was_ordered(
+def test_video_is_h264_of_the_size_and_length_asked_for(
     tmp_path: Path, resolution: str, size: tuple[int, int]
 ) -> None:
     path = tmp_path / "video.mp4"
-    write_video(path, job(resolution))
+    title = "a wave 🌊\n바다"
+    write_video(path, seed="1", title=title, left="left", right="right", resolution=resolution, seconds=6)
 
     assert list(tmp_path.iterdir()) == [path]
     content = path.read_bytes()

@@ -25,17 +25,23 @@ _SYSTEM_FONTS: Final = (
 
 
 def printable(text: str) -> str:
-    """Return `text` on one line, without control and unassigned characters, which fonts and layouts stumble over."""
+    """Clean a text of control and unassigned characters, which fonts and layouts stumble over.
+
+    :param text: the text.
+    :return: what is left of it, on one line.
+    """
     return " ".join("".join(c for c in text if c.isspace() or _is_printable(c)).split())
 
 
 def font_for(text: str, size: int) -> Font:
-    """Return the font that lacks the fewest characters of `text`.
+    """Choose the font that lacks the fewest characters of a text.
 
     Pillow's own font comes first, so that plain text looks the same on every machine; a few well-known system
     fonts follow, as far as they are installed.
 
-    Parameters: `text`, what is to be written; `size`, the height of the letters in pixels.
+    :param text: what is to be written.
+    :param size: the height of the letters in pixels.
+    :return: the font in that size.
     """
     characters = set(text)
     fonts = [None, *(path for path in _SYSTEM_FONTS if Path(path).is_file())]
@@ -43,10 +49,16 @@ def font_for(text: str, size: int) -> Font:
 
 
 def wrap(text: str, font: Font, *, width: int, lines: int) -> list[str]:
-    """Return `text` as at most `lines` lines, each at most `width` pixels wide in `font`.
+    """Break a text into lines that fit.
 
     Lines break at blanks, and inside a word that is wider than a line, as in languages without blanks. An ellipsis
     tells that the end was cut.
+
+    :param text: the text.
+    :param font: what it is written in.
+    :param width: the most pixels of a line.
+    :param lines: how many lines at most.
+    :return: the lines.
     """
     rest = text
     wrapped: list[str] = []

@@ -17,10 +17,10 @@ import pytest
 from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Message
 
-from airflow_provider_hailuo.sandbox import Sandbox, files
-from airflow_provider_hailuo.sandbox.disturbance import Connection, Disturbance
-from airflow_provider_hailuo.sandbox.faults import Faults, parse_rules
-from airflow_provider_hailuo.sandbox.studio import Job
+from airflow_provider_hailuo.sandbox import Sandbox
+from airflow_provider_hailuo.sandbox.faults.middleware import Connection, FaultMiddleware
+from airflow_provider_hailuo.sandbox.faults.rules import Faults, parse_rules
+from airflow_provider_hailuo.sandbox.state import files
 
 Api = Any
 Disturb = Callable[..., None]
@@ -118,7 +118,7 @@ class TestReset:
     ) -> None:
         started, left = threading.Event(), threading.Event()
 
-        def write_video(path: Path, _: Job) -> None:
+        def write_video(path: Path, **_: Any) -> None:
             started.set()
             left.wait(5)
             path.write_bytes(b"video")
@@ -212,7 +212,7 @@ def sent_to_nobody(app: ASGIApp, rule: dict[str, Any]) -> list[Message]:
 
     state = {"route": "GET /v2/me", "connection": Connection(cast("asyncio.Transport", None))}
     scope = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}, "state": state}
-    asyncio.run(Disturbance(app, faults)(scope, receive, send))
+    asyncio.run(FaultMiddleware(app, faults)(scope, receive, send))
     return sent
 
 
@@ -230,7 +230,7 @@ def test_a_request_is_carried_out_whole_even_when_the_client_has_left(tmp_path: 
 def test_the_end_waits_for_requests_that_are_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
     started = threading.Event()
 
-    def write_video(path: Path, _: Job) -> None:
+    def write_video(path: Path, **_: Any) -> None:
         started.set()
         time.sleep(0.2)
         path.write_bytes(b"video")

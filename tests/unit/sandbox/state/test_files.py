@@ -6,12 +6,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from airflow_provider_hailuo.sandbox import files as files_module
-from airflow_provider_hailuo.sandbox.files import Files
-from airflow_provider_hailuo.sandbox.studio import Job, Order
+from airflow_provider_hailuo.sandbox.state import files as files_module
+from airflow_provider_hailuo.sandbox.state.files import Files
+from airflow_provider_hailuo.sandbox.state.jobs import GenerateRequest, Job
 
 
 class Renderer:
@@ -23,8 +24,8 @@ class Renderer:
         self.may_end = threading.Event()
         self.may_end.set()
 
-    def __call__(self, path: Path, job: Job) -> None:
-        self.rendered.append(job.id)
+    def __call__(self, path: Path, *, seed: str, **_: Any) -> None:
+        self.rendered.append(seed)
         self.may_end.wait(10)
         if self.fails:
             raise RuntimeError("no encoder")
@@ -46,7 +47,7 @@ def files(renderer: Renderer) -> Iterator[Files]:
 
 @pytest.fixture
 def job() -> Job:
-    order = Order(
+    request = GenerateRequest(
         prompt="a wave",
         model="hailuo-02",
         resolution="768p",
@@ -56,7 +57,7 @@ def job() -> Job:
         body={},
     )
     job_id = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
-    return Job(id=job_id, order=order, created_at=0, starts_at=0, ends_at=0, credit_cost=5)
+    return Job(id=job_id, request=request, created_at=0, starts_at=0, ends_at=0, credit_cost=5)
 
 
 def test_a_video_is_rendered_once_for_all_who_ask(files: Files, renderer: Renderer, job: Job) -> None:

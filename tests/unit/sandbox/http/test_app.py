@@ -8,7 +8,7 @@ import av
 import httpx
 import pytest
 
-from airflow_provider_hailuo.sandbox import app as app_module
+from airflow_provider_hailuo.sandbox.http import routes
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -72,8 +72,8 @@ class TestErrors:
             raise ZeroDivisionError
 
         with monkeypatch.context() as patch:
-            patch.setattr(app_module, "account_json", broken)
-            patch.setattr(app_module, "page_json", broken)
+            patch.setattr(routes, "account_json", broken)
+            patch.setattr(routes, "page_json", broken)
             assert assert_error(api.get("/v2/me"), 500) == {}
             assert assert_error(api.get("/v2/jobs"), 500) == {}
         assert api.get("/v2/me").status_code == 200

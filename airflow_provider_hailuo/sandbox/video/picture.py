@@ -1,4 +1,4 @@
-"""The pictures of a sandbox video: a drifting landscape, its own for each job, and a caption."""
+"""The pictures of a video: a drifting landscape, its own for each seed, and a caption."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from PIL import Image, ImageDraw
 
-from airflow_provider_hailuo.sandbox.lettering import font_for, printable, wrap
+from airflow_provider_hailuo.sandbox.video.text import font_for, printable, wrap
 
 _Colour = tuple[int, int, int]
 
@@ -39,9 +39,13 @@ class Picture:
 
     Everything moves by whole pixels per frame: the motion is smooth, the drawing cheap and the video small.
 
-    Parameters: `seed`, text that decides about the landscape (the job id); `title`, what to write large (the
-    prompt, shortened to fit); `left` and `right`, the small line under it; `width` and `height`, in pixels;
-    `frames`, how many frames the video has.
+    :param seed: text that decides about the landscape.
+    :param title: what to write large, shortened to fit.
+    :param left: the small line under it, at the left.
+    :param right: the same at the right.
+    :param width: in pixels.
+    :param height: in pixels.
+    :param frames: how many frames the video has.
     """
 
     def __init__(self, *, seed: str, title: str, left: str, right: str, width: int, height: int, frames: int) -> None:
@@ -55,7 +59,11 @@ class Picture:
         self._caption = _Caption(title, left, right, width, height)
 
     def frame(self, number: int) -> Image.Image:
-        """Return the frame with this number, counted from 0."""
+        """Draw a frame.
+
+        :param number: which one, counted from 0.
+        :return: the picture.
+        """
         image = self._sky.crop((number, 0, number + self._width, self._height))
         for ridge in self._ridges:
             ridge.draw(image, number)

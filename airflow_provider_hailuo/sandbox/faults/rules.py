@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_hailuo.sandbox.studio import SettingError
+from airflow_provider_hailuo.sandbox.errors import SettingError
 
 _ListRoute = Literal["GET /v2/jobs"]
 _JobRoute = Literal["GET /v2/jobs/{id}", _ListRoute]
@@ -37,13 +37,13 @@ _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class _Rule(BaseModel):
     """A fault, and when it strikes.
 
-    - `fault`: its kind.
-    - `route`: requests for this one only, named as in the statistics: `POST /v2/videos/generate`. Default: for all
-      that the fault can strike, except files.
-    - `skip`: how many of them it lets pass first, default 0.
-    - `times`: how often it strikes at most, default without limit.
-    - `seconds`: how long it goes on after it has struck first, default without limit.
-    - `probability`: that it strikes, each time, 0 to 1, default 1.
+    :param fault: its kind.
+    :param route: requests for this one only, named as in the statistics: `POST /v2/videos/generate`. Default: for all
+        that the fault can strike, except files.
+    :param skip: how many of them it lets pass first, default 0.
+    :param times: how often it strikes at most, default without limit.
+    :param seconds: how long it goes on after it has struck first, default without limit.
+    :param probability: that it strikes, each time, 0 to 1, default 1.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel)
@@ -56,18 +56,23 @@ class _Rule(BaseModel):
     probability: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     def covers(self, route: str) -> bool:
-        """Tell whether requests for `route` are what the rule is about."""
+        """Tell whether the rule is about requests for a route.
+
+        :param route: the route, named as in the statistics.
+        :return: whether it is.
+        """
         return route in _API_ROUTES if self.route is None else route == self.route
 
 
 class ErrorRule(_Rule):
     """The answer is an error, or any other that the API does not give of itself.
 
-    - `status`: 300 to 599.
-    - `retry_after`: the header `Retry-After`, in seconds up to 10**9 (31 years), default none.
-    - `http_date`: whether that header tells it as a date, default false: as a number.
-    - `html`: whether the body is a page, as from a proxy, default false: the API's envelope.
-    - `after`: whether the request is carried out all the same, default false.
+    :param fault: `error`.
+    :param status: 300 to 599.
+    :param retry_after: the header `Retry-After`, in seconds up to 10**9 (31 years), default none.
+    :param http_date: whether that header tells it as a date, default false: as a number.
+    :param html: whether the body is a page, as from a proxy, default false: the API's envelope.
+    :param after: whether the request is carried out all the same, default false.
     """
 
     fault: Literal["error"]
@@ -85,21 +90,32 @@ class ErrorRule(_Rule):
 
 
 class ResetRule(_Rule):
-    """The connection is reset; with `after` once the request was carried out, by default before."""
+    """The connection is reset.
+
+    :param fault: `reset`.
+    :param after: whether the request is carried out first, default false.
+    """
 
     fault: Literal["reset"]
     after: bool = False
 
 
 class DelayRule(_Rule):
-    """What is sent comes late: `slow`, the whole answer by `delay` seconds; `drip`, each byte of its body."""
+    """What is sent comes late.
+
+    :param fault: `slow`, the whole answer; `drip`, each byte of its body.
+    :param delay: by how many seconds.
+    """
 
     fault: Literal["slow", "drip"]
     delay: _Seconds
 
 
 class StallRule(_Rule):
-    """Half of the body comes, then nothing, for as long as the client waits."""
+    """Half of the body comes, then nothing, for as long as the client waits.
+
+    :param fault: `stalled`.
+    """
 
     fault: Literal["stalled"]
 
@@ -107,16 +123,19 @@ class StallRule(_Rule):
 class BodyRule(_Rule):
     """The body of the answer is not what it should be.
 
-    - `truncated`: half of it is all there is, and the answer is complete.
-    - `empty`: there is none.
-    - `not-json`: it is a page, with the status 200.
+    :param fault: `truncated`: half of it is all there is, and the answer is complete; `empty`: there is none;
+        `not-json`: it is a page, with the status 200.
     """
 
     fault: Literal["truncated", "empty", "not-json"]
 
 
 class TypesRule(_Rule):
-    """Each field of the answer has the wrong type: text is a number, and everything else is text."""
+    """Each field of the answer has the wrong type: text is a number, and everything else is text.
+
+    :param fault: `wrong-types`.
+    :param route: as of any rule, but files have no fields.
+    """
 
     fault: Literal["wrong-types"]
     route: _ApiRoute | None = None
@@ -125,10 +144,10 @@ class TypesRule(_Rule):
 class JobRule(_Rule):
     """The jobs in the answer are not what they are; it strikes only where it finds one that it can change.
 
-    - `vanished`: they are gone.
-    - `unknown-status`: their status is one that nobody has documented.
-    - `no-url`: they have no video, though they are COMPLETED.
-    - `expired`: their file has been purged, it says, though they are just COMPLETED.
+    :param fault: `vanished`: they are gone; `unknown-status`: their status is one that nobody has documented;
+        `no-url`: they have no video, though they are COMPLETED; `expired`: their file has been purged, it says,
+        though they are just COMPLETED.
+    :param route: as of any rule, but only those that answer with jobs.
     """
 
     fault: Literal["vanished", "unknown-status", "no-url", "expired"]
@@ -136,7 +155,12 @@ class JobRule(_Rule):
 
 
 class LateUrlRule(_Rule):
-    """The jobs in the answer are COMPLETED `delay` seconds (default 5) before their video can be told."""
+    """The jobs in the answer are COMPLETED some time before their video can be told.
+
+    :param fault: `late-url`.
+    :param route: as of any rule, but only those that answer with jobs.
+    :param delay: how many seconds, default 5.
+    """
 
     fault: Literal["late-url"]
     route: _JobRoute | None = None
@@ -144,7 +168,11 @@ class LateUrlRule(_Rule):
 
 
 class SummaryRule(_Rule):
-    """The jobs in a list come without `result`; singly they are complete."""
+    """The jobs in a list come without `result`; singly they are complete.
+
+    :param fault: `summary-list`.
+    :param route: the list.
+    """
 
     fault: Literal["summary-list"]
     route: _ListRoute = "GET /v2/jobs"
@@ -153,7 +181,9 @@ class SummaryRule(_Rule):
 class OtherCaseRule(_Rule):
     """The jobs in the answer are told as other servers would: `completed`, `Processing`, blanks around the URL.
 
-    `shape`: the name that the URL goes by, default `video_url`; under `output` it is the only one of a list.
+    :param fault: `other-case`.
+    :param route: as of any rule, but only those that answer with jobs.
+    :param shape: the name that the URL goes by, default `video_url`; under `output` it is the only one of a list.
     """
 
     fault: Literal["other-case"]
@@ -162,35 +192,44 @@ class OtherCaseRule(_Rule):
 
 
 class InProgressRule(_Rule):
-    """A submission with an idempotency key is carried out, yet told that one with that key still is going on."""
+    """A submission with an idempotency key is carried out, yet told that one with that key still is going on.
+
+    :param fault: `in-progress`.
+    :param route: the submission.
+    """
 
     fault: Literal["in-progress"]
     route: _GenerateRoute = "POST /v2/videos/generate"
 
 
-RetellingRule = JobRule | LateUrlRule | SummaryRule | OtherCaseRule
+AlteredJobsRule = JobRule | LateUrlRule | SummaryRule | OtherCaseRule
 """The jobs in the answer are told in another way; it strikes only where that makes a difference."""
 
-Rule = ErrorRule | ResetRule | DelayRule | StallRule | BodyRule | TypesRule | RetellingRule | InProgressRule
+Rule = ErrorRule | ResetRule | DelayRule | StallRule | BodyRule | TypesRule | AlteredJobsRule | InProgressRule
 
 _RULES: Final = TypeAdapter(list[Annotated[Rule, Field(discriminator="fault")]])
 
 
 def parse_rules(value: Any) -> list[Rule]:
-    """Return the rules in `value`, a decoded JSON list; raises `SettingError` about the first that is wrong."""
+    """Read rules.
+
+    :param value: a decoded JSON list.
+    :return: the rules.
+    :raises SettingError: about the first that is wrong.
+    """
     try:
         return _RULES.validate_python(value)
     except ValidationError as error:
         mistake = error.errors(include_url=False, include_context=False)[0]
         # The number of the rule, its kind of fault, which is no level of the JSON, and the field; or less of that.
         number, _, field = (*mistake["loc"], None, None, None)[:3]
-        place = "" if number is None else f"[{number}]: " if field is None else f"[{number}].{field}: "
+        path = "" if number is None else f"[{number}]: " if field is None else f"[{number}].{field}: "
         complaint = mistake["msg"].replace("Input should", "must")
-        raise SettingError("faults", f"{place}{complaint} (given: {shortened(mistake['input'])})") from None
+        raise SettingError("faults", f"{path}{complaint} (given: {shortened(mistake['input'])})") from None
 
 
 @dataclass
-class _Standing:
+class _ActiveRule:
     """A rule in force: `passed` and `struck` count requests, `since` (seconds) is when it struck first."""
 
     rule: Rule
@@ -219,35 +258,43 @@ class Faults:
 
     `struck` counts the faults by their kind, also those of former rules.
 
-    Parameters: `rng` draws where a rule has a probability; `clock` returns seconds since any moment, default the
-    monotonic clock.
+    :param rng: draws where a rule has a probability.
+    :param clock: returns seconds since any moment, default the monotonic clock.
     """
 
     def __init__(self, *, rng: Random, clock: Callable[[], float] = time.monotonic) -> None:
         self._rng = rng
         self._clock = clock
-        self._standing: list[_Standing] = []
+        self._active: list[_ActiveRule] = []
         self.struck: Counter[str] = Counter()
 
     def set(self, rules: Sequence[Rule]) -> None:
-        """Replace the rules in force; any thread may do so."""
-        self._standing = [_Standing(rule) for rule in rules]
+        """Replace the rules in force; any thread may do so.
 
-    def choose(self, route: str, fits: Callable[[Rule], bool]) -> Rule | None:
-        """Return the rule that strikes a request for `route`, None when none does.
-
-        `fits` tells whether a rule could change anything about it; one that could not does not see the request.
+        :param rules: the new ones, none for no faults.
         """
-        for standing in self._standing:
-            rule = standing.rule
-            if rule.covers(route) and fits(rule) and standing.strikes(self._clock(), self._rng):
+        self._active = [_ActiveRule(rule) for rule in rules]
+
+    def choose(self, route: str, applies: Callable[[Rule], bool]) -> Rule | None:
+        """Choose the rule that strikes a request, and count it.
+
+        :param route: what the request is for.
+        :param applies: whether a rule could change anything about it; one that could not does not see the request.
+        :return: the rule; None when none strikes.
+        """
+        for active in self._active:
+            rule = active.rule
+            if rule.covers(route) and applies(rule) and active.strikes(self._clock(), self._rng):
                 self.struck[rule.fault] += 1
                 return rule
         return None
 
     def report(self) -> list[dict[str, Any]]:
-        """Return the rules in force as they were given, each with how often it has `struck`."""
+        """Tell the rules in force.
+
+        :return: the rules as they were given, each with how often it has `struck`.
+        """
         return [
-            {**standing.rule.model_dump(by_alias=True, exclude_unset=True), "struck": standing.struck}
-            for standing in self._standing
+            {**active.rule.model_dump(by_alias=True, exclude_unset=True), "struck": active.struck}
+            for active in self._active
         ]

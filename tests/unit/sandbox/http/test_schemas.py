@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 
 from airflow_provider_hailuo.apiframe.models import JobStatus
-from airflow_provider_hailuo.sandbox.studio import EventKind, Order, Place, Studio
-from airflow_provider_hailuo.sandbox.wire import (
+from airflow_provider_hailuo.sandbox.http.schemas import (
     InvalidRequestError,
     event_json,
     job_json,
     page_json,
+    parse_generate_request,
     parse_idempotency_key,
     parse_job_id,
     parse_job_query,
-    parse_order,
 )
+from airflow_provider_hailuo.sandbox.state.account import Account
+from airflow_provider_hailuo.sandbox.state.jobs import Cursor, EventKind, GenerateRequest
 
 ID = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
 BASE = "http://sandbox"
@@ -31,8 +32,8 @@ def hailuo(**params: Any) -> dict[str, Any]:
     return body(hailuoParams=params)
 
 
-def parse(value: Any) -> Order:
-    return parse_order(json.dumps(value).encode())
+def parse(value: Any) -> GenerateRequest:
+    return parse_generate_request(json.dumps(value).encode())
 
 
 def refused(value: Any) -> dict[str, list[str]]:
@@ -42,9 +43,9 @@ def refused(value: Any) -> dict[str, list[str]]:
     return {path: list(texts) for path, texts in caught.value.details.items()}
 
 
-class TestOrder:
+class TestGenerateRequest:
     def test_has_the_defaults_of_the_api(self) -> None:
-        assert parse(body()) == Order(
+        assert parse(body()) == GenerateRequest(
             prompt="a wave",
             model="hailuo-02",
             resolution="768p",
@@ -66,11 +67,11 @@ class TestOrder:
             webhookUrl="http://localhost:9000/hook",
             webhookEvents=["progress", "completed", "progress"],
         )
-        order = parse(asked)
-        assert (order.resolution, order.duration) == ("1080p", 6)
-        assert order.webhook_url == "http://localhost:9000/hook"
-        assert order.webhook_events == {EventKind.PROGRESS, EventKind.COMPLETED}
-        assert order.body == asked
+        request = parse(asked)
+        assert (request.resolution, request.duration) == ("1080p", 6)
+        assert request.webhook_url == "http://localhost:9000/hook"
+        assert request.webhook_events == {EventKind.PROGRESS, EventKind.COMPLETED}
+        assert request.body == asked
 
     @pytest.mark.parametrize(
         "value",
@@ -231,7 +232,7 @@ class TestOrder:
     )
     def test_is_a_json_object(self, raw: bytes) -> None:
         with pytest.raises(InvalidRequestError) as caught:
-            parse_order(raw)
+            parse_generate_request(raw)
         assert caught.value.details == {}
 
 
@@ -310,12 +311,12 @@ class TestJobQuery:
         assert set(caught.value.details) == {"limit"}
 
 
-class Scene:
-    """A studio whose clock is set by hand, with one job in it."""
+class OneJob:
+    """An account whose clock is set by hand, with one job in it."""
 
     def __init__(self, **fields: Any) -> None:
         self.moment = 1_773_568_800_005
-        self.studio = Studio(
+        self.account = Account(
             credits=1000,
             render_seconds=100,
             jitter=0,
@@ -323,21 +324,20 @@ class Scene:
             rng=Random(1),
             clock=lambda: self.moment,
         )
-        self.order = parse(body(**fields))
-        self.id = self.studio.submit(self.order).id
+        self.id = self.account.submit(parse(body(**fields))).id
 
     def job_at(self, seconds: float) -> dict[str, Any]:
         self.moment += round(seconds * 1000)
-        job = self.studio.job(self.id)
+        job = self.account.job(self.id)
         assert job
-        return job_json(job, now=self.studio.now, base_url=BASE)
+        return job_json(job, now=self.account.now, base_url=BASE)
 
 
 class TestJobJson:
     def test_of_a_job_that_renders(self) -> None:
-        scene = Scene(hailuoParams={"duration": 6}, webhookUrl="http://hook", webhookEvents=["completed"])
-        assert scene.job_at(55) == {
-            "id": scene.id,
+        one = OneJob(hailuoParams={"duration": 6}, webhookUrl="http://hook", webhookEvents=["completed"])
+        assert one.job_at(55) == {
+            "id": one.id,
             "status": "PROCESSING",
             "model": "hailuo-02",
             "progress": 50,
@@ -352,42 +352,42 @@ class TestJobJson:
         }
 
     def test_of_a_finished_job(self) -> None:
-        scene = Scene()
-        job = scene.job_at(200)
-        assert job["result"] == {"videoUrl": f"{BASE}/videos/{scene.id}.mp4"}
+        one = OneJob()
+        job = one.job_at(200)
+        assert job["result"] == {"videoUrl": f"{BASE}/videos/{one.id}.mp4"}
         assert (job["status"], job["progress"], job["completedAt"]) == ("COMPLETED", 100, "2026-03-15T10:01:40.005Z")
 
     def test_of_an_expired_job_keeps_the_url(self) -> None:
-        scene = Scene()
-        job = scene.job_at(100 + 86400)
+        one = OneJob()
+        job = one.job_at(100 + 86400)
         assert job["expired"] is True
-        assert job["result"] == {"videoUrl": f"{BASE}/videos/{scene.id}.mp4"}
+        assert job["result"] == {"videoUrl": f"{BASE}/videos/{one.id}.mp4"}
 
     def test_of_a_failed_job(self) -> None:
-        job = Scene(prompt="[[fail: content policy]]").job_at(200)
+        job = OneJob(prompt="[[fail: content policy]]").job_at(200)
         assert (job["status"], job["error"], job["creditCost"]) == ("FAILED", "content policy", 0)
         assert (job["result"], job["progress"]) == (None, 0)
 
     def test_can_be_serialised(self) -> None:
-        assert json.loads(json.dumps(Scene(prompt="한국 🌅").job_at(0)))["input"] == {"prompt": "한국 🌅"}
+        assert json.loads(json.dumps(OneJob(prompt="한국 🌅").job_at(0)))["input"] == {"prompt": "한국 🌅"}
 
 
 class TestPageJson:
     def test_leads_on_by_a_cursor_that_reads_back(self) -> None:
-        scene = Scene()
-        job = scene.studio.job(scene.id)
+        one = OneJob()
+        job = one.account.job(one.id)
         assert job
-        page = page_json([job], has_more=True, now=scene.moment, base_url=BASE)
+        page = page_json([job], has_more=True, now=one.moment, base_url=BASE)
         assert page["hasMore"] is True
-        assert [j["id"] for j in page["jobs"]] == [scene.id]
-        assert parse_job_query([("cursor", page["nextCursor"])]).before == Place(job.created_at, job.id)
+        assert [j["id"] for j in page["jobs"]] == [one.id]
+        assert parse_job_query([("cursor", page["nextCursor"])]).before == Cursor(job.created_at, job.id)
 
     def test_tells_all_of_a_job_but_what_was_asked_for(self) -> None:
-        scene = Scene()
-        complete = scene.job_at(200)
-        job = scene.studio.job(scene.id)
+        one = OneJob()
+        complete = one.job_at(200)
+        job = one.account.job(one.id)
         assert job
-        page = page_json([job], has_more=False, now=scene.moment, base_url=BASE)
+        page = page_json([job], has_more=False, now=one.moment, base_url=BASE)
         assert page["jobs"] == [{name: value for name, value in complete.items() if name != "input"}]
 
     def test_tells_the_models_when_they_are_given(self) -> None:
@@ -404,9 +404,9 @@ class TestPageJson:
 
 class TestEventJson:
     def events(self, **fields: Any) -> list[dict[str, Any]]:
-        scene = Scene(webhookUrl="http://hook", **fields)
-        scene.job_at(200)
-        return [event_json(event, base_url=BASE) | {"jobId": "id"} for event in scene.studio.take_events()]
+        one = OneJob(webhookUrl="http://hook", **fields)
+        one.job_at(200)
+        return [event_json(event, base_url=BASE) | {"jobId": "id"} for event in one.account.take_events()]
 
     def test_of_completion(self) -> None:
         (event,) = self.events()

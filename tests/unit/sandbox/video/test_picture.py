@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from airflow_provider_hailuo.sandbox.picture import Picture
+from airflow_provider_hailuo.sandbox.video.picture import Picture
 
 
 def picture(**changes: Any) -> Picture:

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from airflow_provider_hailuo.sandbox.uploads import RefusedUploadError, Uploads, sniff
+from airflow_provider_hailuo.sandbox.state.uploads import RefusedUploadError, Uploads, sniff
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 MB = 1024 * 1024

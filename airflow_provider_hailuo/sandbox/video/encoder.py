@@ -1,4 +1,4 @@
-"""The MP4 of a finished job: H.264, 24 frames per second, exactly as long as was ordered."""
+"""MP4 files: H.264, 24 frames per second, exactly as long as asked for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final
 
 import av
 
-from airflow_provider_hailuo.sandbox.picture import Picture
-from airflow_provider_hailuo.sandbox.studio import Job
+from airflow_provider_hailuo.sandbox.video.picture import Picture
 
 FRAMES_PER_SECOND: Final = 24
+"""How many frames a second of video has."""
 
 SIZES: Final = {"768p": (1366, 768), "1080p": (1920, 1080)}
 """Width and height in pixels by resolution."""
@@ -23,20 +23,20 @@ _ENCODER: Final = {
 }
 
 
-def write_video(path: Path, job: Job) -> None:
-    """Write the video of `job` to `path`. This takes seconds, and most of a CPU core."""
-    order = job.order
-    width, height = SIZES[order.resolution]
-    frames = order.duration * FRAMES_PER_SECOND
-    picture = Picture(
-        seed=job.id,
-        title=order.prompt,
-        left=f"{order.model} · {order.resolution} · {order.duration} s",
-        right=job.id,
-        width=width,
-        height=height,
-        frames=frames,
-    )
+def write_video(path: Path, *, seed: str, title: str, left: str, right: str, resolution: str, seconds: int) -> None:
+    """Render a video. This takes seconds, and most of a CPU core.
+
+    :param path: the file to write.
+    :param seed: text that decides about the landscape.
+    :param title: what to write large on it, shortened to fit.
+    :param left: the small line under it, at the left.
+    :param right: the same at the right.
+    :param resolution: one of `SIZES`.
+    :param seconds: the length.
+    """
+    width, height = SIZES[resolution]
+    frames = seconds * FRAMES_PER_SECOND
+    picture = Picture(seed=seed, title=title, left=left, right=right, width=width, height=height, frames=frames)
     with av.open(path, "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options=_ENCODER)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -1,4 +1,4 @@
-"""What is on the wire: requests, checked as strictly as the API does, and answers, as it gives them."""
+"""The schemas of the API: requests, checked as strictly as it does, and answers, as it gives them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from airflow_provider_hailuo.apiframe.models import JobStatus
-from airflow_provider_hailuo.sandbox.studio import Event, EventKind, Job, Order, Place
-from airflow_provider_hailuo.sandbox.uploads import Upload
+from airflow_provider_hailuo.sandbox.state.jobs import Cursor, Event, EventKind, GenerateRequest, Job
+from airflow_provider_hailuo.sandbox.state.uploads import Upload
 
 Json = dict[str, Any]
 
@@ -49,8 +49,9 @@ _URI: Final = re.compile(
 class InvalidRequestError(Exception):
     """A request is not as the API wants it.
 
-    `details` lists what is wrong with each field, by its path such as `hailuoParams.duration`; it is empty when
-    the fault lies in no field.
+    :param message: what is wrong, in short.
+    :param details: what is wrong with each field, by its path such as `hailuoParams.duration`; None or empty when it
+        is not about a field.
     """
 
     def __init__(self, message: str, details: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -59,7 +60,12 @@ class InvalidRequestError(Exception):
 
     @classmethod
     def of_field(cls, path: str, complaint: str) -> InvalidRequestError:
-        """Return the error that has one complaint, about the field at `path`."""
+        """Make the error that has one complaint, about one field.
+
+        :param path: the field.
+        :param complaint: what is wrong with it.
+        :return: the error.
+        """
         return cls("Invalid request", {path: [complaint]})
 
 
@@ -92,18 +98,18 @@ def _whole_number(text: str) -> int:
     return int(text)
 
 
-def _place(cursor: str) -> Place:
+def _parse_cursor(text: str) -> Cursor:
     try:
-        match = _CURSOR.fullmatch(urlsafe_b64decode(cursor).decode())
+        match = _CURSOR.fullmatch(urlsafe_b64decode(text).decode())
     except ValueError:
         match = None
     if match is None:
         raise PydanticCustomError("cursor", "Invalid cursor")
-    return Place(int(match[1]), match[2])
+    return Cursor(int(match[1]), match[2])
 
 
-def _cursor(place: Place) -> str:
-    return urlsafe_b64encode(f"{place.created_at}/{place.id}".encode()).decode()
+def _format_cursor(cursor: Cursor) -> str:
+    return urlsafe_b64encode(f"{cursor.created_at}/{cursor.id}".encode()).decode()
 
 
 _Url = Annotated[str, AfterValidator(_http_url)]
@@ -143,19 +149,21 @@ class _GenerateBody(_Body):
 class JobQuery(_Strict):
     """What `GET /v2/jobs` was asked for (Apiframe reference, "List jobs").
 
-    - `limit`: how many jobs at most, 1 to 100, default 20.
-    - `before`: the place that the `cursor` stands for; None for the newest jobs.
-    - `status`, `model`, `search` (a job id, in lower case): only jobs that have these; None for any.
-    - `scope`: `user` (default) or `team`; the sandbox has one user, so that both are the same.
-    - `include_models`: `true` when the answer is to tell the models of all jobs, default `false`.
-
     What else it holds is ignored.
+
+    :param limit: how many jobs at most, 1 to 100, default 20.
+    :param before: what the `cursor` stands for; None for the newest jobs.
+    :param status: only jobs with this status; None for any.
+    :param model: only jobs of this model; None for any.
+    :param scope: `user` (default) or `team`; the sandbox has one user, so that both are the same.
+    :param search: only the job with this id, in lower case; None for any.
+    :param include_models: `true` when the answer is to tell the models of all jobs, default `false`.
     """
 
     model_config = ConfigDict(extra="ignore")
 
     limit: Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole_number)] = 20
-    before: Annotated[Place | None, PlainValidator(_place), Field(alias="cursor")] = None
+    before: Annotated[Cursor | None, PlainValidator(_parse_cursor), Field(alias="cursor")] = None
     status: Annotated[JobStatus | None, Field(strict=False)] = None
     model: Annotated[str, Field(min_length=1)] | None = None
     scope: Literal["user", "team"] = "user"
@@ -170,40 +178,55 @@ class JobQuery(_Strict):
         return value
 
 
-def parse_order(raw: bytes) -> Order:
-    """Return the order in the body of `POST /v2/videos/generate`; raises `InvalidRequestError`."""
+def parse_generate_request(raw: bytes) -> GenerateRequest:
+    """Read the body of `POST /v2/videos/generate` (Apiframe reference, "Generate a video").
+
+    :param raw: the body.
+    :return: the request.
+    :raises InvalidRequestError: when the API would refuse it.
+    """
     try:
         body = json.loads(raw.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise InvalidRequestError("The body is not valid JSON") from None
     if not isinstance(body, dict):
         raise InvalidRequestError("The body must be a JSON object")
-    request = _validate(_GenerateBody, body)
-    params = request.params
+    valid = _validate(_GenerateBody, body)
+    params = valid.params
     if params.resolution == "1080p" and params.duration == 10:
         raise InvalidRequestError.of_field("hailuoParams.duration", "1080p does not do 10 seconds")
-    if params.end_image is not None and request.model != _END_IMAGE_MODEL:
+    if params.end_image is not None and valid.model != _END_IMAGE_MODEL:
         raise InvalidRequestError.of_field("hailuoParams.end_image", f"Only {_END_IMAGE_MODEL} takes it")
-    return Order(
-        prompt=request.prompt,
-        model=request.model,
+    return GenerateRequest(
+        prompt=valid.prompt,
+        model=valid.model,
         resolution=params.resolution,
         duration=params.duration,
-        webhook_url=request.webhook_url,
-        webhook_events=frozenset(map(EventKind, request.webhook_events)),
+        webhook_url=valid.webhook_url,
+        webhook_events=frozenset(map(EventKind, valid.webhook_events)),
         body=body,
     )
 
 
 def parse_idempotency_key(key: str | None) -> str | None:
-    """Return the value of the `Idempotency-Key` header, None when absent; raises `InvalidRequestError`."""
+    """Check the header `Idempotency-Key`.
+
+    :param key: its value, None when absent.
+    :return: the same.
+    :raises InvalidRequestError: when it is too long.
+    """
     if key is not None and len(key) > _MAX_KEY_LENGTH:
         raise InvalidRequestError.of_field("Idempotency-Key", f"Must be at most {_MAX_KEY_LENGTH} characters")
     return key
 
 
 def parse_job_id(text: str) -> str:
-    """Return the job id in a path, in lower case; raises `InvalidRequestError` when it is no UUID."""
+    """Read the job id in a path.
+
+    :param text: the part of the path.
+    :return: the id, in lower case.
+    :raises InvalidRequestError: when it is no UUID.
+    """
     try:
         return _uuid(text)
     except PydanticCustomError as error:
@@ -211,7 +234,12 @@ def parse_job_id(text: str) -> str:
 
 
 def parse_job_query(pairs: Iterable[tuple[str, str]]) -> JobQuery:
-    """Return the query of `GET /v2/jobs`, given as pairs of name and value; raises `InvalidRequestError`."""
+    """Read the query of `GET /v2/jobs`.
+
+    :param pairs: names and values.
+    :return: the query.
+    :raises InvalidRequestError: when the API would refuse it.
+    """
     values: dict[str, list[str]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
@@ -219,12 +247,16 @@ def parse_job_query(pairs: Iterable[tuple[str, str]]) -> JobQuery:
 
 
 def submission_json(job: Job) -> Json:
-    """Return the answer to `POST /v2/videos/generate`."""
+    """Tell what `POST /v2/videos/generate` answers.
+
+    :param job: the job that was submitted.
+    :return: the answer, decoded.
+    """
     return {"jobId": job.id, "status": job.status.value}
 
 
 def job_json(job: Job, *, now: int, base_url: str) -> Json:
-    """Return a job as `GET /v2/jobs/{id}` tells it (Apiframe reference, "Get a job").
+    """Tell a job as `GET /v2/jobs/{id}` does (Apiframe reference, "Get a job").
 
     :param job: the job.
     :param now: the present moment in milliseconds since the epoch.
@@ -232,15 +264,15 @@ def job_json(job: Job, *, now: int, base_url: str) -> Json:
     :return: the job, decoded.
     """
     not_input = {"model", "webhookUrl", "webhookEvents"}
-    told = {name: value for name, value in job.order.body.items() if name not in not_input}
-    return {**_listed_json(job, now, base_url), "input": told}
+    given = {name: value for name, value in job.request.body.items() if name not in not_input}
+    return {**_listed_json(job, now, base_url), "input": given}
 
 
 def _listed_json(job: Job, now: int, base_url: str) -> Json:
     return {
         "id": job.id,
         "status": job.status.value,
-        "model": job.order.model,
+        "model": job.request.model,
         "progress": job.progress(now),
         "result": _result(job, base_url),
         "error": job.error,
@@ -255,7 +287,7 @@ def _listed_json(job: Job, now: int, base_url: str) -> Json:
 def page_json(
     jobs: Sequence[Job], *, has_more: bool, now: int, base_url: str, models: Sequence[str] | None = None
 ) -> Json:
-    """Return a page of jobs as `GET /v2/jobs` tells it (Apiframe reference, "List jobs").
+    """Tell a page of jobs as `GET /v2/jobs` does (Apiframe reference, "List jobs").
 
     :param jobs: the jobs, newest first; what they were asked for is not told.
     :param has_more: whether older ones follow.
@@ -266,21 +298,21 @@ def page_json(
     """
     page = {
         "jobs": [_listed_json(job, now, base_url) for job in jobs],
-        "nextCursor": _cursor(jobs[-1].place) if has_more else None,
+        "nextCursor": _format_cursor(jobs[-1].cursor) if has_more else None,
         "hasMore": has_more,
     }
     return page if models is None else {**page, "models": models}
 
 
 def event_json(event: Event, *, base_url: str) -> Json:
-    """Return the body of a webhook (Apiframe reference, "Webhooks").
+    """Make the body of a webhook (Apiframe reference, "Webhooks").
 
     :param event: what happened.
     :param base_url: where the video is.
     :return: the body, decoded.
     """
     job = event.job
-    body = {"event": event.kind.value, "jobId": job.id, "status": job.status.value, "model": job.order.model}
+    body = {"event": event.kind.value, "jobId": job.id, "status": job.status.value, "model": job.request.model}
     match event.kind:
         case EventKind.PROGRESS:
             return {**body, "progress": job.progress(event.at)}
@@ -297,7 +329,12 @@ def event_json(event: Event, *, base_url: str) -> Json:
 
 
 def upload_json(upload: Upload, *, base_url: str) -> Json:
-    """Return the answer to `POST /v2/uploads`; `base_url` is where the file is."""
+    """Tell what `POST /v2/uploads` answers.
+
+    :param upload: what was uploaded.
+    :param base_url: where the file is.
+    :return: the answer, decoded.
+    """
     return {
         "id": upload.id,
         "url": f"{base_url}/uploads/{upload.id}",
@@ -309,7 +346,12 @@ def upload_json(upload: Upload, *, base_url: str) -> Json:
 
 
 def account_json(*, api_key: str, credits: int) -> Json:  # noqa: A002 - the name in the API
-    """Return the answer to `GET /v2/me`: a made-up user and team, the balance, and how the key begins."""
+    """Tell what `GET /v2/me` answers: a made-up user and team, the balance, and how the key begins.
+
+    :param api_key: the key.
+    :param credits: the balance.
+    :return: the answer, decoded.
+    """
     user, team, key = (str(uuid5(NAMESPACE_DNS, f"{name}.hailuo-sandbox")) for name in ("user", "team", "key"))
     return {
         "user": {"id": user, "email": "sandbox@example.com", "role": "OWNER"},
@@ -319,7 +361,12 @@ def account_json(*, api_key: str, credits: int) -> Json:  # noqa: A002 - the nam
 
 
 def error_json(message: str, **more: Any) -> Json:
-    """Return the envelope that all errors come in; `more` are the further fields of this one."""
+    """Put an error into the envelope that all of them come in.
+
+    :param message: what is wrong.
+    :param more: the further fields of this one.
+    :return: the body of the answer, decoded.
+    """
     return {"error": message, **more}
 
 

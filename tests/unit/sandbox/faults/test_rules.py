@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from airflow_provider_hailuo.sandbox import Sandbox
-from airflow_provider_hailuo.sandbox.faults import Faults, parse_rules
-from airflow_provider_hailuo.sandbox.studio import SettingError
+from airflow_provider_hailuo.sandbox.errors import SettingError
+from airflow_provider_hailuo.sandbox.faults.rules import Faults, parse_rules
 
 Api = Any
 

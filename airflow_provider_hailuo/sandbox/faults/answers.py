@@ -7,38 +7,37 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from http.client import responses
-from typing import Final
+from typing import Any, Final
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES
-from airflow_provider_hailuo.sandbox.faults import (
+from airflow_provider_hailuo.sandbox.faults.rules import (
+    AlteredJobsRule,
     BodyRule,
     ErrorRule,
     InProgressRule,
     JobRule,
     LateUrlRule,
     OtherCaseRule,
-    RetellingRule,
     Rule,
     SummaryRule,
     TypesRule,
 )
-from airflow_provider_hailuo.sandbox.studio import PRICES
-from airflow_provider_hailuo.sandbox.wire import Json, error_json
+
+_Json = dict[str, Any]
 
 UNKNOWN_STATUS: Final = "PAUSED"
 """A status that no page of Apiframe mentions."""
 
-_PRICE: Final = min(PRICES["hailuo-02"].values())
-_TOLD: Final[Mapping[int, Json]] = {
-    401: error_json("Invalid API key"),
-    402: error_json("Insufficient credits", creditsRequired=_PRICE, creditsAvailable=0),
-    403: error_json("API key is inactive"),
+_ERRORS: Final[Mapping[int, _Json]] = {
+    401: {"error": "Invalid API key"},
+    402: {"error": "Insufficient credits", "creditsRequired": 5, "creditsAvailable": 0},
+    403: {"error": "API key is inactive"},
 }
 
 
-def fits(rule: Rule, answer: Response | None, *, keyed: bool, now: datetime) -> bool:
+def applies(rule: Rule, answer: Response | None, *, keyed: bool, now: datetime) -> bool:
     """Tell whether a rule could change anything about a request.
 
     :param rule: the rule.
@@ -50,12 +49,12 @@ def fits(rule: Rule, answer: Response | None, *, keyed: bool, now: datetime) -> 
     """
     if isinstance(rule, InProgressRule):
         return keyed
-    if not isinstance(rule, RetellingRule):
+    if not isinstance(rule, AlteredJobsRule):
         return True
     if answer is None or answer.status_code != 200:
         return False
-    told: Json = json.loads(bytes(answer.body))
-    return _retold(rule, told, now) != told
+    content: _Json = json.loads(bytes(answer.body))
+    return _altered(rule, content, now) != content
 
 
 def error_answer(rule: ErrorRule, now: datetime) -> Response:
@@ -74,7 +73,7 @@ def error_answer(rule: ErrorRule, now: datetime) -> Response:
         return Response(None, rule.status, headers)
     if rule.html:
         return HTMLResponse(_page(f"{rule.status} {reason}"), rule.status, headers)
-    return JSONResponse(_TOLD.get(rule.status, error_json(reason)), rule.status, headers)
+    return JSONResponse(_ERRORS.get(rule.status, {"error": reason}), rule.status, headers)
 
 
 def in_progress_answer(answer: Response) -> Response:
@@ -85,10 +84,10 @@ def in_progress_answer(answer: Response) -> Response:
     """
     if answer.status_code != 202:
         return answer
-    return JSONResponse(error_json("A request with this Idempotency-Key is still in progress"), 409)
+    return JSONResponse({"error": "A request with this Idempotency-Key is still in progress"}, 409)
 
 
-def damaged(rule: BodyRule | TypesRule | RetellingRule, answer: Response, now: datetime) -> Response:
+def altered_answer(rule: BodyRule | TypesRule | AlteredJobsRule, answer: Response, now: datetime) -> Response:
     """Return what a rule makes of an answer.
 
     :param rule: the rule.
@@ -108,16 +107,16 @@ def damaged(rule: BodyRule | TypesRule | RetellingRule, answer: Response, now: d
             odd = {name: 7 if isinstance(value, str) else "7" for name, value in json.loads(body).items()}
             return JSONResponse(odd, answer.status_code)
         case _:
-            told = _retold(rule, json.loads(body), now)
-            return JSONResponse(error_json("Job not found"), 404) if told is None else JSONResponse(told)
+            content = _altered(rule, json.loads(body), now)
+            return JSONResponse({"error": "Job not found"}, 404) if content is None else JSONResponse(content)
 
 
-def _retold(rule: RetellingRule, told: Json, now: datetime) -> Json | None:
+def _altered(rule: AlteredJobsRule, content: _Json, now: datetime) -> _Json | None:
     """Return what `rule` makes of a job, None when it makes it vanish, or of a page of jobs."""
-    if "jobs" in told:
-        jobs = (_retold(rule, job, now) for job in told["jobs"])
-        return {**told, "jobs": [job for job in jobs if job is not None]}
-    changes: Json = {}
+    if "jobs" in content:
+        jobs = (_altered(rule, job, now) for job in content["jobs"])
+        return {**content, "jobs": [job for job in jobs if job is not None]}
+    changes: _Json = {}
     match rule:
         case JobRule(fault="vanished"):
             return None
@@ -127,15 +126,15 @@ def _retold(rule: RetellingRule, told: Json, now: datetime) -> Json | None:
             changes = {"result": None}
         case JobRule():
             # Only what has a video can lose it.
-            changes = {"expired": told["expired"] or told["result"] is not None}
+            changes = {"expired": content["expired"] or content["result"] is not None}
         case LateUrlRule():
-            if told["result"] and _seconds_since(told["completedAt"], now) < rule.delay:
+            if content["result"] and _seconds_since(content["completedAt"], now) < rule.delay:
                 changes = {"result": None}
         case SummaryRule():
-            told = {name: value for name, value in told.items() if name != "result"}
+            content = {name: value for name, value in content.items() if name != "result"}
         case OtherCaseRule():
-            changes = {"status": _other_case(told["status"]), "result": _renamed(told["result"], rule.shape)}
-    return {**told, **changes}
+            changes = {"status": _other_case(content["status"]), "result": _renamed(content["result"], rule.shape)}
+    return {**content, **changes}
 
 
 def _seconds_since(timestamp: str, now: datetime) -> float:
@@ -146,7 +145,7 @@ def _other_case(status: str) -> str:
     return status.lower() if status in FINAL_STATUSES else status.capitalize()
 
 
-def _renamed(result: Json | None, name: str) -> Json | None:
+def _renamed(result: _Json | None, name: str) -> _Json | None:
     if result is None:
         return None
     url = f" {result['videoUrl']}\n"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import ImageFont
 
-from airflow_provider_hailuo.sandbox import lettering
-from airflow_provider_hailuo.sandbox.lettering import font_for, printable, wrap
+from airflow_provider_hailuo.sandbox.video import text as text_module
+from airflow_provider_hailuo.sandbox.video.text import font_for, printable, wrap
 
 WIDTH = 600
 DEJAVU = Path("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")
@@ -34,13 +34,13 @@ def test_plain_text_gets_the_font_that_every_machine_has() -> None:
 
 @pytest.mark.skipif(not DEJAVU.is_file(), reason="needs the font DejaVu Sans")
 def test_other_text_gets_a_font_that_has_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lettering, "_SYSTEM_FONTS", ("/nowhere.ttf", str(DEJAVU)))
+    monkeypatch.setattr(text_module, "_SYSTEM_FONTS", ("/nowhere.ttf", str(DEJAVU)))
     assert font_for("Москва", 40).getname() == ("DejaVu Sans", "Book")
     assert font_for("déjà vu", 40).getname() == ("DejaVu Sans", "Book")
 
 
 def test_without_any_font_for_it_text_is_still_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lettering, "_SYSTEM_FONTS", ())
+    monkeypatch.setattr(text_module, "_SYSTEM_FONTS", ())
     assert wrap("바다", font_for("바다", 40), width=WIDTH, lines=3) == ["바다"]
 
 

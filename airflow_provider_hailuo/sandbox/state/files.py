@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
-from airflow_provider_hailuo.sandbox.studio import Job
-from airflow_provider_hailuo.sandbox.video import write_video
+from airflow_provider_hailuo.sandbox.state.jobs import Job
+from airflow_provider_hailuo.sandbox.video.encoder import write_video
 
 
 class Files:
@@ -34,7 +34,11 @@ class Files:
         self._directory.cleanup()
 
     async def video(self, job: Job) -> Path:
-        """Return the path of the video of `job`; the first call has it rendered, others meanwhile wait for it."""
+        """Return the video of a job; the first call has it rendered, others meanwhile wait for it.
+
+        :param job: the job, which is COMPLETED.
+        :return: the path of the MP4 file.
+        """
         video = self._videos.get(job.id)
         if video is None:
             video = self._videos[job.id] = self._threads.submit(self._render, job)
@@ -46,20 +50,34 @@ class Files:
             raise
 
     def discard_video(self, job_id: str) -> None:
-        """Delete the video of the job with this id, if there is one."""
+        """Delete the video of a job, if there is one.
+
+        :param job_id: the id of the job.
+        """
         if self._videos.pop(job_id, None):
             self._video_path(job_id).unlink(missing_ok=True)
 
     async def store_upload(self, upload_id: str, content: bytes) -> None:
-        """Write the file of the upload with this id."""
+        """Write the file of an upload.
+
+        :param upload_id: the id of the upload.
+        :param content: what was uploaded.
+        """
         await asyncio.to_thread(self.upload_path(upload_id).write_bytes, content)
 
     def discard_upload(self, upload_id: str) -> None:
-        """Delete the file of the upload with this id."""
+        """Delete the file of an upload.
+
+        :param upload_id: the id of the upload.
+        """
         self.upload_path(upload_id).unlink(missing_ok=True)
 
     def upload_path(self, upload_id: str) -> Path:
-        """Return where the file of the upload with this id is."""
+        """Tell where the file of an upload is.
+
+        :param upload_id: the id of the upload.
+        :return: the path.
+        """
         return Path(self._directory.name, f"upload-{upload_id}")
 
     def _video_path(self, job_id: str) -> Path:
@@ -67,5 +85,14 @@ class Files:
 
     def _render(self, job: Job) -> Path:
         path = self._video_path(job.id)
-        write_video(path, job)
+        request = job.request
+        write_video(
+            path,
+            seed=job.id,
+            title=request.prompt,
+            left=f"{request.model} · {request.resolution} · {request.duration} s",
+            right=job.id,
+            resolution=request.resolution,
+            seconds=request.duration,
+        )
         return path

@@ -15,8 +15,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_hailuo.sandbox.damage import damaged, error_answer, fits, in_progress_answer
-from airflow_provider_hailuo.sandbox.faults import (
+from airflow_provider_hailuo.sandbox.faults.answers import altered_answer, applies, error_answer, in_progress_answer
+from airflow_provider_hailuo.sandbox.faults.rules import (
     JOB_ROUTES,
     DelayRule,
     ErrorRule,
@@ -32,10 +32,14 @@ _NO_LINGERING: Final = struct.pack("ii", 1, 0)
 
 @dataclass
 class Connection:
-    """What requests come by. `disturbed`: a fault has struck the latest one, so that it may never end by itself."""
+    """What requests come by.
+
+    :param transport: the connection to the client.
+    :param struck: whether a fault has struck the latest request, so that it may never end by itself.
+    """
 
     transport: asyncio.Transport
-    disturbed: bool = False
+    struck: bool = False
 
     def reset(self) -> None:
         """Break the connection, unless it is closing already."""
@@ -45,11 +49,14 @@ class Connection:
             self.transport.abort()
 
 
-class Disturbance:
-    """An ASGI application that lets `faults` strike requests to another one, `app`.
+class FaultMiddleware:
+    """An ASGI application that lets faults strike requests to another one.
 
-    The state in a scope has to tell the `connection` of the request, a `Connection`, and its `route`, as in rules. A
-    request without a route is not disturbed.
+    The state in a scope has to tell the `connection` of the request, a `Connection`, and its `route`, as in rules. No
+    fault strikes a request without a route.
+
+    :param app: the other one.
+    :param faults: the rules in force.
     """
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
@@ -67,9 +74,9 @@ class Disturbance:
         answer = await carry_out() if route in JOB_ROUTES else None
         now = datetime.now(timezone.utc)
         keyed = bool(Headers(scope=scope).get("idempotency-key"))
-        rule = self._faults.choose(route, partial(fits, answer=answer, keyed=keyed, now=now))
+        rule = self._faults.choose(route, partial(applies, answer=answer, keyed=keyed, now=now))
         connection: Connection = scope["state"]["connection"]
-        connection.disturbed = rule is not None
+        connection.struck = rule is not None
         match rule:
             case None:
                 await (answer or self._app)(scope, receive, send)
@@ -81,10 +88,10 @@ class Disturbance:
                 if rule.after:
                     await carry_out()
                 connection.reset()
-                await _leaves(receive)
+                await _disconnect(receive)
             case DelayRule(fault="slow", delay=delay):
                 answer = answer or await carry_out()
-                if await _stays(receive, delay):
+                if await _connected_for(receive, delay):
                     await answer(scope, receive, send)
             case DelayRule(delay=delay):
                 await _drip(answer or await carry_out(), delay, receive, send)
@@ -93,7 +100,7 @@ class Disturbance:
             case InProgressRule():
                 await in_progress_answer(await carry_out())(scope, receive, send)
             case _:
-                await damaged(rule, answer or await carry_out(), now)(scope, receive, send)
+                await altered_answer(rule, answer or await carry_out(), now)(scope, receive, send)
 
     async def _carry_out(self, scope: Scope, receive: Receive) -> Response:
         messages: list[Message] = []
@@ -113,7 +120,7 @@ class Disturbance:
 async def _drip(answer: Response, delay: float, receive: Receive, send: Send) -> None:
     await send(_start(answer))
     for byte in bytes(answer.body):
-        if not await _stays(receive, delay):
+        if not await _connected_for(receive, delay):
             return
         await send(_part(bytes([byte])))
     await send({"type": "http.response.body"})
@@ -122,7 +129,7 @@ async def _drip(answer: Response, delay: float, receive: Receive, send: Send) ->
 async def _stall(answer: Response, receive: Receive, send: Send) -> None:
     await send(_start(answer))
     await send(_part(bytes(answer.body[: len(answer.body) // 2])))
-    await _leaves(receive)
+    await _disconnect(receive)
 
 
 def _start(answer: Response) -> Message:
@@ -133,14 +140,14 @@ def _part(body: bytes) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
-async def _stays(receive: Receive, seconds: float) -> bool:
+async def _connected_for(receive: Receive, seconds: float) -> bool:
     """Let `seconds` pass; return whether the client is still there, False as soon as it is not."""
     with anyio.move_on_after(seconds):
-        await _leaves(receive)
+        await _disconnect(receive)
         return False
     return True
 
 
-async def _leaves(receive: Receive) -> None:
+async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -14,8 +14,8 @@ import pytest
 from starlette.responses import JSONResponse
 
 from airflow_provider_hailuo.apiframe.models import JobStatus
-from airflow_provider_hailuo.sandbox.damage import UNKNOWN_STATUS, damaged, fits
-from airflow_provider_hailuo.sandbox.faults import LateUrlRule
+from airflow_provider_hailuo.sandbox.faults.answers import UNKNOWN_STATUS, altered_answer, applies
+from airflow_provider_hailuo.sandbox.faults.rules import LateUrlRule
 
 Api = Any
 Disturb = Callable[..., None]
@@ -252,8 +252,8 @@ class TestJob:
         job = {"status": "COMPLETED", "completedAt": "2026-03-15T10:03:02.500Z", "result": {"videoUrl": "http://x"}}
         now = datetime(2026, 3, 15, 10, 3, 2, 500_000, timezone.utc) + timedelta(seconds=seconds)
         for answer in (JSONResponse(job), JSONResponse({"jobs": [job]})):
-            assert fits(rule, answer, keyed=False, now=now) is late
-            told = json.loads(bytes(damaged(rule, answer, now).body))
+            assert applies(rule, answer, keyed=False, now=now) is late
+            told = json.loads(bytes(altered_answer(rule, answer, now).body))
             (told,) = told.get("jobs", [told])
             assert told == {**job, "result": None if late else job["result"]}
 

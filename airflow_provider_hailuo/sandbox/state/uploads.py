@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from airflow_provider_hailuo.sandbox.studio import new_id, wall_clock
+from airflow_provider_hailuo.sandbox.state.jobs import new_id, wall_clock
 
 LIFETIME_MS: Final = 2 * 3600 * 1000
 """How long an upload lives (Apiframe reference, "Upload a file": 1 to 2 hours)."""
@@ -36,6 +36,7 @@ _SIGNATURES: Final = tuple(
     )
 )
 SNIFFED_BYTES: Final = 64
+"""How many bytes of a file tell its type."""
 
 
 class RefusedUploadError(ValueError):
@@ -44,7 +45,13 @@ class RefusedUploadError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """An uploaded file. `expires_at` is in milliseconds since the epoch."""
+    """An uploaded file.
+
+    :param id: a UUID.
+    :param content_type: its type, such as `image/png`.
+    :param byte_size: its length in bytes.
+    :param expires_at: when it is deleted, in milliseconds since the epoch.
+    """
 
     id: str
     content_type: str
@@ -60,8 +67,8 @@ class Upload:
 class Uploads:
     """The files that were uploaded and have not expired.
 
-    Parameters: `rng` makes the ids; `clock` returns the present moment in milliseconds since the epoch, default
-    the time of day.
+    :param rng: makes the ids; a seeded one makes them reproducible.
+    :param clock: returns the present moment in milliseconds since the epoch, default the time of day.
     """
 
     def __init__(self, *, rng: Random, clock: Callable[[], int] = wall_clock) -> None:
@@ -95,12 +102,19 @@ class Uploads:
         return upload
 
     def get(self, upload_id: str) -> Upload | None:
-        """Return the upload with this id; None when there is none, or none any more."""
+        """Look an upload up.
+
+        :param upload_id: its id.
+        :return: the upload; None when there is none, or none any more.
+        """
         upload = self._uploads.get(upload_id)
         return upload if upload and self._clock() < upload.expires_at else None
 
     def take_expired(self) -> list[str]:
-        """Forget the uploads that have expired, and return their ids."""
+        """Forget the uploads that have expired.
+
+        :return: their ids, the oldest first.
+        """
         expired = []
         now = self._clock()
         while self._uploads and next(iter(self._uploads.values())).expires_at <= now:
@@ -109,5 +123,9 @@ class Uploads:
 
 
 def sniff(start: bytes) -> str | None:
-    """Return the content type of a file by its first bytes; None when it is not one that the API accepts."""
+    """Tell the type of a file by its first bytes.
+
+    :param start: the first `SNIFFED_BYTES` bytes of the file.
+    :return: the content type; None when it is not one that the API accepts.
+    """
     return next((content_type for signature, content_type in _SIGNATURES if signature.match(start)), None)

@@ -1,0 +1,1 @@
+"""The HTTP side: the ASGI application, its routes, the schemas of requests and answers, webhooks."""

@@ -1,0 +1,1 @@
+"""The videos that the sandbox renders: the encoder, the pictures, the text on them."""
