@@ -105,11 +105,14 @@ class JobWatcher:
         self._quiet_until = 0.0
 
     async def send(self, call: Call[T], *, retries: int | None = None) -> T:
-        """Send `call` through the shared client and return its value; as `AsyncClient.send`.
+        """Send a call through the shared client.
 
         A refused key is looked up anew, and this call, if the key was accepted before, or the next one is sent with
         what was found.
 
+        :param call: what to send.
+        :param retries: as for `AsyncClient.send`.
+        :return: the value of the answer.
         :raises ApiframeError: also what opening the client raises; the next call tries that anew.
         """
         return await self._send(call, retries, again=True)
@@ -141,9 +144,13 @@ class JobWatcher:
             self._opening = self._first
 
     async def wait(self, poll: JobPoll, log: Log) -> Finished | GaveUp:
-        """Return how the job of `poll` ended, as `poll` decides; `log` gets what is worth a line.
+        """Wait for a job.
 
         The first look is made at the next tick. Cancelling it disturbs nobody else.
+
+        :param poll: tells the job, and decides after each look.
+        :param log: gets what is worth a line.
+        :return: how the job ended, or why there is no use in waiting longer.
         """
         while True:
             waiter = _Waiter(poll, log, asyncio.get_running_loop().create_future(), seconds=poll.interval)
@@ -313,15 +320,16 @@ class JobWatcher:
     def _decide(self, job_id: str, seen: Job | ApiframeError) -> None:
         now = time.time()
         for waiter in list(self._waiters.get(job_id, ())):
-            on = waiter.poll.on_job(seen, now) if isinstance(seen, Job) else waiter.poll.on_error(seen, now)
-            if not isinstance(on, Wait):
+            poll = waiter.poll
+            decision = poll.on_job(seen, now) if isinstance(seen, Job) else poll.on_error(seen, now)
+            if not isinstance(decision, Wait):
                 self._leave(waiter)
                 if not waiter.end.done():
-                    waiter.end.set_result(on)
+                    waiter.end.set_result(decision)
                 continue
-            waiter.seconds = on.seconds
-            if on.news:
-                waiter.context.run(waiter.log, on.level, on.news)
+            waiter.seconds = decision.seconds
+            if decision.news:
+                waiter.context.run(waiter.log, decision.level, decision.news)
 
 
 def _has_failed(task: asyncio.Task[T]) -> bool:
@@ -454,12 +462,15 @@ async def wait_for_job(
     look_up: Callable[[], Awaitable[Settings]],
     connect: Callable[[Settings], AsyncClient] = AsyncClient,
 ) -> Finished | GaveUp:
-    """Wait for the job of `poll` in the watcher that `shared_watcher(name, look_up, connect)` tells.
+    """Wait for a job in the watcher that `shared_watcher` gives.
 
     A look-up that fails is a look that failed: `poll` decides what follows.
 
-    :param poll: decides.
+    :param poll: tells the job, and decides after each look.
     :param log: gets what is worth a line.
+    :param name: as for `shared_watcher`.
+    :param look_up: as for `shared_watcher`.
+    :param connect: as for `shared_watcher`.
     :return: how the job ended, or why there is no use in waiting longer.
     """
     while True:
@@ -467,9 +478,9 @@ async def wait_for_job(
             async with shared_watcher(name, look_up, connect) as (_, watcher):
                 return await watcher.wait(poll, log)
         except ApiframeError as error:
-            on = poll.on_error(error, time.time())
-        if not isinstance(on, Wait):
-            return on
-        if on.news:
-            log(on.level, on.news)
-        await asyncio.sleep(on.seconds)
+            decision = poll.on_error(error, time.time())
+        if not isinstance(decision, Wait):
+            return decision
+        if decision.news:
+            log(decision.level, decision.news)
+        await asyncio.sleep(decision.seconds)
