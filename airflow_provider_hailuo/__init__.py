@@ -8,7 +8,10 @@ __version__ = "0.1.0"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return what Airflow wants to know of a provider (entry point `apache_airflow_provider`)."""
+    """Return what Airflow wants to know of a provider (entry point `apache_airflow_provider`).
+
+    :return: the description, as Airflow's `provider_info.schema.json` wants it.
+    """
     return {
         "package-name": "airflow-provider-hailuo",
         "name": "Hailuo",

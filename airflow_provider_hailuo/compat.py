@@ -100,7 +100,8 @@ __all__ = [
 def stats(*, in_triggerer: bool) -> Any:
     """Return where Airflow counts.
 
-    :param in_triggerer: Whether this runs in the triggerer, where those of tasks are not set up (Airflow 3.2).
+    :param in_triggerer: whether this runs in the triggerer, where those of tasks are not set up (Airflow 3.2).
+    :return: Airflow's `Stats`.
     """
     if AIRFLOW < (3, 2):
         module = "airflow.stats"
@@ -112,9 +113,9 @@ def stats(*, in_triggerer: bool) -> Any:
 def collect_lineage(hook: BaseHook, source: str, target: str) -> None:
     """Tell Airflow's lineage collector that a hook has read one thing and written another.
 
-    :param hook: The hook.
-    :param source: The URI of what was read.
-    :param target: The URI of what was written.
+    :param hook: the hook.
+    :param source: the URI of what was read.
+    :param target: the URI of what was written.
     """
     # The collector looks for all providers when it is made, and few tasks need it.
     if TYPE_CHECKING or AIRFLOW >= (3, 2):
@@ -133,10 +134,12 @@ def collect_lineage(hook: BaseHook, source: str, target: str) -> None:
 def object_storage_path(url: str, conn_id: str | None) -> ObjectStoragePath:
     """Return the path of a file or directory in whatever storage Airflow knows.
 
-    :param url: Its URL; the id of a connection may stand before an `@` in it.
-    :param conn_id: The Airflow connection of the storage; None for that of the URL, or what the environment says.
-    :raises AirflowNotFoundException: There is no such connection.
-    :raises ValueError: There is no file system for it, or (ImportError) a package of it is missing.
+    :param url: its URL; the id of a connection may stand before an `@` in it.
+    :param conn_id: the Airflow connection of the storage; None for that of the URL, or what the environment says.
+    :return: the path; whether something is there was not looked at.
+    :raises AirflowNotFoundException: there is no such connection.
+    :raises ValueError: there is no file system for the URL.
+    :raises ImportError: a package of the file system is missing.
     """
     # Not while this module is imported: it takes half a second to load, and few tasks need it.
     if TYPE_CHECKING or AIRFLOW >= (3, 0):
@@ -157,9 +160,9 @@ def object_storage_path(url: str, conn_id: str | None) -> ObjectStoragePath:
 async def get_async_connection(conn_id: str) -> Connection:
     """Look up a connection where an event loop runs, as in the triggerer.
 
-    :param conn_id: Its id.
-    :return: The connection.
-    :raises AirflowNotFoundException: There is none of this id.
+    :param conn_id: its id.
+    :return: the connection.
+    :raises AirflowNotFoundException: there is none of this id.
     """
     # Not Airflow's own asynchronous look-up: under dag.test() and `airflow tasks test` it finds nothing (3.1 to 3.3),
     # and before 3.3.2 it masks secrets with a blocking call, and fails while another look-up is under way. Not

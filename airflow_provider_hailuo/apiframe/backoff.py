@@ -13,11 +13,15 @@ RETRY_AFTER_CAP_SECONDS = 120.0
 
 
 def backoff(failures: int, error: BaseException | None, *, draw: Callable[[], float] = random.random) -> float:
-    """Return the seconds to wait before the next try.
+    """Return how long to wait before the next try.
 
-    `failures` counts the failures in a row (1 or more), `error` is the last one; `draw` returns a number from 0
-    to 1. The wait doubles from 0.5 s up to 30 s, of which half is left to chance, so that many clients do not
-    come back at once. `Retry-After` lengthens it, up to 120 s.
+    The wait doubles from 0.5 s up to 30 s, of which half is left to chance, so that many clients do not come back at
+    once. What `Retry-After` asks for, at most 120 s, is added to it.
+
+    :param failures: how many tries in a row have failed, 1 or more.
+    :param error: what the last one failed with; only an `ApiframeError` can carry a `Retry-After`.
+    :param draw: returns a number from 0 to 1 (default `random.random`).
+    :return: seconds, above 0.
     """
     step = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, 16))
     seconds = step * (1 + draw()) / 2

@@ -80,26 +80,44 @@ class Plan:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def uploaded(self, n: int) -> dict[str, str]:
-        """Return where the pictures are that go with the `n`-th key of an item."""
+        """Return what is sent with the `n`-th key of an item for its pictures and its receiver of webhooks.
+
+        :param n: which key, 1 or more.
+        :return: what was uploaded last until then, by what the item has there.
+        """
         return {lies: url for uploads in self.uploads[:n] for lies, url in uploads.items()}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an item: its job, which is final if there is no error, or why it has none or it is not."""
+    """What became of an item.
+
+    :param job_id: its job, the last one if there were several; None (default): none is known.
+    :param error: why there is no job, or it is not final; None (default): it is final, whatever it ended as.
+    """
 
     job_id: str | None = None
     error: ApiframeError | None = None
 
 
 def seconds_for(items: int, max_in_flight: int, timeout: float) -> float:
-    """Return how many seconds a batch may take, if each video may take `timeout`; never longer than keys last."""
+    """Return how long a batch may take; never longer than keys last.
+
+    :param items: how many videos it has.
+    :param max_in_flight: how many of them render at a time.
+    :param timeout: seconds that each of them may take.
+    :return: seconds, at most 23 hours.
+    """
     return min(ceil(items / max_in_flight) * timeout, KEY_SECONDS)
 
 
 def request(item: Mapping[str, Any], places: Mapping[str, str]) -> VideoRequest:
-    """Return the request of an item, with what `places` has in place of its pictures and its receiver of webhooks.
+    """Return the request of an item.
 
+    :param item: its fields.
+    :param places: what takes the place of its pictures and its receiver of webhooks, by what the item has there;
+        what is not among them stays.
+    :return: the request.
     :raises InvalidInputError: it is none that the API takes.
     """
     placed = {name: places.get(item[name], item[name]) for name in (*IMAGE_FIELDS, "webhook_url") if name in item}
@@ -107,29 +125,50 @@ def request(item: Mapping[str, Any], places: Mapping[str, str]) -> VideoRequest:
 
 
 def refusal(item: Mapping[str, Any], refused: Mapping[str, str]) -> str | None:
-    """Return why a picture of an item will not do, as `refused` tells by where it lies; None if all will."""
+    """Return why a picture of an item will not do.
+
+    :param item: the fields of its request.
+    :param refused: why pictures will not do, by where they lie.
+    :return: why the first one will not; None if all will.
+    """
     return next((refused[item[name]] for name in IMAGE_FIELDS if item.get(name) in refused), None)
 
 
 def pack(items: Sequence[Item]) -> str:
-    """Return items as short ASCII text."""
+    """Return items as short ASCII text.
+
+    :param items: the items.
+    :return: their JSON, compressed, in base64.
+    """
     text = json.dumps(items, separators=(",", ":"), sort_keys=True)
     return base64.b64encode(zlib.compress(text.encode())).decode()
 
 
 def unpack(packed: str) -> list[Item]:
-    """Return the items that `pack` made `packed` of."""
+    """Return the items that were packed.
+
+    :param packed: what `pack` returned.
+    :return: the items.
+    """
     items: list[Item] = json.loads(zlib.decompress(base64.b64decode(packed)))
     return items
 
 
 def fingerprint(packed: str) -> str:
-    """Return what tells whether two packed lists hold the same items, whatever library compressed them."""
+    """Return what tells whether two packed lists hold the same items, whatever library compressed them.
+
+    :param packed: what `pack` returned.
+    :return: 32 hexadecimal digits, which are the same for the same items.
+    """
     return hashlib.sha256(zlib.decompress(base64.b64decode(packed))).hexdigest()[:32]
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Return numbers in ascending order as text, such as `0-5, 7`."""
+    """Return numbers as short text.
+
+    :param numbers: in ascending order.
+    :return: such as `0-5, 7`; empty if there are none.
+    """
     runs = groupby(zip(numbers, count(), strict=False), lambda pair: pair[0] - pair[1])
     spans = [[pair[0] for pair in run] for _, run in runs]
     return ", ".join(f"{span[0]}" if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
@@ -156,7 +195,9 @@ async def generate_all(
     :param items: what to generate.
     :param plan: how.
     :param log: gets what is worth a line.
-    :param name: the connection; this and the following as for `shared_watcher`.
+    :param name: the connection.
+    :param look_up: looks up what it holds now.
+    :param connect: makes the client (default: of httpx).
     :return: what became of each, in the same order.
     """
     for failures in count(1):

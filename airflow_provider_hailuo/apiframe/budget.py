@@ -20,7 +20,11 @@ PRICES: Final[Mapping[tuple[str, str, int], int]] = {
 
 
 def price(request: VideoRequest) -> int | None:
-    """Return what the video of a request costs, in credits; None if that is not known of its model."""
+    """Return what the video of a request costs.
+
+    :param request: the request.
+    :return: credits; None if no price is known of its model.
+    """
     return PRICES.get((request.model, request.resolution or DEFAULT_RESOLUTION, request.duration or DEFAULT_DURATION))
 
 

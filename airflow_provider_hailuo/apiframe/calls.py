@@ -29,8 +29,6 @@ from airflow_provider_hailuo.apiframe.models import (
 )
 
 T = TypeVar("T")
-M = TypeVar("M", bound=pydantic.BaseModel)
-
 
 _ERRORS: Mapping[int, type[errors.ApiframeError]] = {
     400: errors.BadRequestError,
@@ -47,9 +45,18 @@ _ERRORS: Mapping[int, type[errors.ApiframeError]] = {
 class Call(Generic[T]):
     """One request to the API and the way to read its answer.
 
-    `read` turns the decoded JSON of a 2xx answer into a value and raises pydantic's `ValidationError` or
-    `ValueError` when it has another shape. `job_id` names the job in errors. What a `harmless` POST makes costs
-    nothing and goes away by itself.
+    :param method: the HTTP method.
+    :param path: the path below the base URL.
+    :param read: turns the decoded JSON of a 2xx answer into a value, and raises `ValueError` (pydantic's
+        `ValidationError` is one) when it has another shape.
+    :param params: the query (default: none).
+    :param json: the body; None (default) for none.
+    :param files: the parts of a multipart body, each a field, what to call the file, and its content; None (default)
+        for none.
+    :param idempotency_key: the header of this name, with which the call may be sent again; None (default) for none.
+    :param job_id: the job that it is about, for errors; None (default) for none.
+    :param harmless: whether what a POST makes costs nothing and goes away by itself, so that it may be sent again
+        (default no).
     """
 
     method: Literal["GET", "POST"]
@@ -134,6 +141,7 @@ def generate_video(request: VideoRequest | Mapping[str, Any], idempotency_key: s
 
     :param request: what to generate; a mapping is a ready body, which is sent as it is.
     :param idempotency_key: as for `check_idempotency_key`; None (default) for none.
+    :return: the call for the id of the job, and its status at that moment.
     :raises InvalidInputError: the key has another form.
     """
     return Call(
@@ -149,6 +157,7 @@ def get_job(job_id: str) -> Call[Job]:
     """`GET /v2/jobs/{id}`: the job as it is now.
 
     :param job_id: the id as the submission returned it, of whatever form.
+    :return: the call, whose answer has to be about this job.
     :raises InvalidInputError: it cannot be an id.
     """
     try:
@@ -168,8 +177,9 @@ def get_job(job_id: str) -> Call[Job]:
 def list_jobs(*, limit: int = 100, cursor: str | None = None) -> Call[JobPage]:
     """`GET /v2/jobs`: one page of the user's jobs, newest first.
 
-    `limit` is the size of the page, 1 to 100 jobs (default 100); `cursor` the previous page's `next_cursor`,
-    None (default) for the first page.
+    :param limit: how many jobs, 1 to 100 (default 100).
+    :param cursor: `next_cursor` of the page before; None (default) for the first page.
+    :return: the call for the page.
     """
     params: dict[str, str | int] = {"limit": limit}
     if cursor is not None:
@@ -178,7 +188,10 @@ def list_jobs(*, limit: int = 100, cursor: str | None = None) -> Call[JobPage]:
 
 
 def get_account() -> Call[Account]:
-    """`GET /v2/me`: whose key this is, and the team's balance."""
+    """`GET /v2/me`: whose key this is, and the team's balance.
+
+    :return: the call for the account.
+    """
     return Call("GET", "/v2/me", Account.model_validate)
 
 
@@ -190,6 +203,7 @@ def upload(name: str, content: bytes | IO[bytes]) -> Call[Upload]:
     :param content: a picture of at most 25 MB or a video of at most 50 MB: its bytes, or a file opened for reading
         that can seek, which each try sends from its beginning without loading it (`Client` only: an event loop must
         not wait for a disk).
+    :return: the call for the URL of the file.
     """
     # Without a name the API would take the part for a text field.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", name[-100:]) or "file"
@@ -248,9 +262,11 @@ def _number(value: Any) -> float | None:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return what `Retry-After` asks for in seconds (0 or more), or None when it is absent or unreadable.
+    """Return what `Retry-After` asks for: seconds, or an HTTP date (RFC 9110, 10.2.3).
 
-    It holds either seconds or an HTTP date (RFC 9110, 10.2.3), which is compared with `now`.
+    :param headers: those of the answer, as for `Call.parse`.
+    :param now: the moment that a date is compared with.
+    :return: seconds, 0 or more; None when the header is absent or unreadable.
     """
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):

@@ -105,7 +105,11 @@ def _check_base_url(base_url: str) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine."""
+    """Tell whether a host is this machine.
+
+    :param host: a name or an address, without brackets or a port.
+    :return: whether it is `localhost` or a loopback address; no name is looked up.
+    """
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -334,7 +338,13 @@ class AsyncClient:
         await self._http.aclose()
 
     async def send(self, call: Call[T], *, retries: int | None = None) -> T:
-        """Send a call; as `Client.send`."""
+        """Send a call, with the tries of `Client.send`.
+
+        :param call: as for `Client.send`.
+        :param retries: as for `Client.send`.
+        :return: the value of the answer.
+        :raises ApiframeError: as `Client.send`.
+        """
         tries = _Tries(call, self.settings.retries if retries is None else retries)
         return await tenacity.AsyncRetrying(**tries.policy(), sleep=self._sleep, reraise=True)(self._send_once, call)
 

@@ -51,7 +51,11 @@ Resolve = Callable[..., Iterable[tuple[Any, ...]]]
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What was downloaded: its size in bytes, and its SHA-256 in hexadecimal digits."""
+    """What was downloaded.
+
+    :param bytes: its size.
+    :param sha256: its hash, in hexadecimal digits.
+    """
 
     bytes: int
     sha256: str
@@ -138,9 +142,13 @@ def is_same_video(
 
     Of a server that does not give parts of a file only the beginning is looked at.
 
-    :param url: as for `download`; so are `job_id`, `allow_local`, `clock` and `resolve`.
+    :param url: as for `download`.
     :param length: the size of the stored file in bytes.
     :param read: `read(offset, size)` returns so many bytes of the stored file.
+    :param job_id: as for `download`.
+    :param allow_local: as for `download`.
+    :param clock: as for `download`.
+    :param resolve: as for `download`.
     :return: whether it is the same; False also if that could not be found out, for whatever reason.
     :raises DownloadError: the URL leads to where nothing is fetched from.
     """

@@ -13,7 +13,12 @@ EXCERPT_CHARACTERS = 300
 
 
 def excerpt(text: str | bytes, limit: int = EXCERPT_CHARACTERS) -> str:
-    """Return `text` as one printable line of at most `limit` characters (default 300)."""
+    """Return a text from outside as it may stand in a message.
+
+    :param text: the text; bytes are read as UTF-8.
+    :param limit: the most characters (default 300).
+    :return: one printable line, which ends in "…" if it was cut.
+    """
     if isinstance(text, bytes):
         text = text[: 4 * limit].decode("utf-8", "replace")
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: limit + 1])
@@ -61,7 +66,10 @@ class ApiframeError(Exception):
         return self._with_facts({"HTTP": self.status, "request": self.request_id, "job": self.job_id})
 
     def without_job(self) -> str:
-        """Return the text of the error without the job, for a line that names it already."""
+        """Return the text of the error without the job, for a line that names it already.
+
+        :return: the message, with status and request as far as they are known.
+        """
         return self._with_facts({"HTTP": self.status, "request": self.request_id})
 
     def _with_facts(self, facts: Mapping[str, object]) -> str:
@@ -70,7 +78,11 @@ class ApiframeError(Exception):
 
 
 def name_of(error: ApiframeError) -> str:
-    """Return which class of this module an error is of; what derives from one elsewhere counts as that one."""
+    """Return which class of this module an error is of.
+
+    :param error: the error; what derives elsewhere from a class of this module counts as that one.
+    :return: the name of the class.
+    """
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
 
 
@@ -79,7 +91,11 @@ class InvalidInputError(ApiframeError, ValueError):
 
     @classmethod
     def of(cls, *problems: tuple[str, object, str]) -> InvalidInputError:
-        """Return one error for all `problems`, each a field, its value and what is wrong with it."""
+        """Return one error for all problems.
+
+        :param problems: for each the field, its value, and what is wrong with it or what to do.
+        :return: the error; its message is cut to 2000 characters, and each value in it to 80.
+        """
         told = "; ".join(f"{field}: {excerpt(repr(value), 80)}: {problem}" for field, value, problem in problems)
         return cls(excerpt(told, 2000))
 
@@ -89,7 +105,12 @@ class CredentialsUnavailableError(ApiframeError):
 
 
 class BadRequestError(ApiframeError):
-    """400: the API refuses the input. `details` holds the complaints per field of the wire."""
+    """400: the API refuses the input.
+
+    :param message: what happened, in one line.
+    :param details: the complaints about each field, by its name in the JSON body; None (default) for none.
+    :param facts: the other parameters of `ApiframeError`.
+    """
 
     def __init__(self, message: str, *, details: Mapping[str, list[str]] | None = None, **facts: object) -> None:
         super().__init__(message, **facts)  # type: ignore[arg-type]
@@ -101,7 +122,13 @@ class AuthenticationError(ApiframeError):
 
 
 class InsufficientCreditsError(ApiframeError):
-    """402: the balance is too low. `required` and `available` are credits, None when the API does not say."""
+    """402: the balance is too low.
+
+    :param message: what happened, in one line.
+    :param required: the credits that it takes; None (default): not known.
+    :param available: the credits that are there; None (default): not known.
+    :param facts: the other parameters of `ApiframeError`.
+    """
 
     def __init__(
         self, message: str, *, required: float | None = None, available: float | None = None, **facts: object
@@ -183,5 +210,3 @@ class FileError(ApiframeError):
 
 class DownloadError(FileError):
     """The file could not be fetched, or is not whole. The message says what happened."""
-
-    transient = True

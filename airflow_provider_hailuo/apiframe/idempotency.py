@@ -15,11 +15,16 @@ KEY_CHARACTERS = 255
 
 
 def derive_key(readable: str, identity: Sequence[str | int], request: VideoRequest) -> str:
-    """Return the key of `request` when it is made on behalf of `identity`.
+    """Return the key of a request that is made on somebody's behalf.
 
-    `readable` leads the key for the eyes of people (cut and cleaned), `identity` tells who asks: the same identity
-    and request give the same key in every process and on every Python version, another one gives another key.
-    The key has at most 255 characters, the API's limit, with room for the suffixes of `nth_key`.
+    The same identity and request give the same key in every process and on every Python version, another one gives
+    another key.
+
+    :param readable: leads the key for the eyes of people: its first 120 characters, in which what is not a letter, a
+        digit, `.`, `_`, `/` or `-` of ASCII is replaced.
+    :param identity: on whose behalf it is made.
+    :param request: the request.
+    :return: the key: at most 185 characters, which leaves room for the suffixes of `nth_key`.
     """
     # JSON keeps the parts apart, whatever characters they hold.
     fingerprint = json.dumps([list(identity), request.to_wire()], sort_keys=True, separators=(",", ":"))
@@ -28,9 +33,11 @@ def derive_key(readable: str, identity: Sequence[str | int], request: VideoReque
 
 
 def nth_key(key: str, n: int) -> str:
-    """Return the `n`-th key (1 or more) of the sequence that begins with `key`: `key`, `key/2`, `key/3`, ...
+    """Return a key of the sequence `key`, `key/2`, `key/3`, ...
 
-    A key of the greatest length is cut for that.
+    :param key: the first key.
+    :param n: which one, 1 or more.
+    :return: the key; the first is cut if it would get longer than the 255 characters that the API takes.
     """
     suffix = "" if n == 1 else f"/{n}"
     return f"{key[: KEY_CHARACTERS - len(suffix)]}{suffix}"

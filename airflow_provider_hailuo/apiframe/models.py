@@ -56,7 +56,11 @@ FINAL_STATUSES: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobSta
 
 
 def is_http_url(value: str) -> bool:
-    """Tell whether `value` is an absolute http(s) URL without blanks or control characters."""
+    """Tell whether a text is an absolute http(s) URL.
+
+    :param value: the text.
+    :return: whether it is, with a host, and without blanks and characters that cannot be printed.
+    """
     try:
         parts = urlsplit(value)
         absolute = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -69,14 +73,19 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def is_nothing(value: object) -> bool:
-    """Tell whether `value` is None or what templates make of it: text that is empty, blank or "None"."""
+    """Tell whether a value stands for none.
+
+    :param value: the value.
+    :return: whether it is None or what templates make of it: text that is empty, blank or "None".
+    """
     return value is None or (isinstance(value, str) and value.strip() in {"", "None"})
 
 
 def check_job_id(value: str) -> str:
-    """Check that `value` can be the id of a job, of whatever form the API gives.
+    """Check that a text can be the id of a job, of whatever form the API gives.
 
-    :return: `value`.
+    :param value: the text.
+    :return: the same.
     :raises ValueError: it is empty, too long, holds what cannot be printed, or would lead elsewhere in a path.
     """
     if value in {"", ".", ".."} or len(value) > JOB_ID_CHARACTERS or not value.isprintable():
@@ -204,7 +213,10 @@ class VideoRequest(BaseModel):
         return end_image
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the JSON body of `POST /v2/videos/generate`, with only what was set."""
+        """Return the JSON body of `POST /v2/videos/generate`.
+
+        :return: the fields of the wire that were set: prompt and model, and what else is not None.
+        """
         params = self.model_dump(
             include={"image", "resolution", "duration", "end_image", "prompt_optimizer"}, exclude_none=True
         )
@@ -245,7 +257,11 @@ def _known_status(value: Any) -> Any:
 
 
 def canonical_job_id(job_id: str) -> str:
-    """Return a UUID in small letters (RFC 9562, 4), any other id as it is."""
+    """Return the one form of a job's id by which ids are compared.
+
+    :param job_id: the id.
+    :return: a UUID in small letters (RFC 9562, 4), any other id as it is.
+    """
     return job_id.lower() if _UUID.fullmatch(job_id) else job_id
 
 
@@ -260,7 +276,11 @@ class _Answer(BaseModel):
 
 
 class Submission(_Answer):
-    """The answer to a submission: the job's id and its status at that moment, any of the five, None if untold."""
+    """The answer to a submission (Apiframe reference, "Generate a video").
+
+    :param job_id: the job's id.
+    :param status: its status at that moment, as of `Job`: any of the five; None when the API does not tell.
+    """
 
     job_id: _JobId
     status: _Status | None = None
@@ -269,9 +289,19 @@ class Submission(_Answer):
 class Job(_Answer):
     """A job as the API tells it (Apiframe reference, "Get a job").
 
-    `progress` is in percent, `credit_cost` in credits (0 once a failure was refunded), `expired` is true when
-    the file has been purged. `status` is one of `JobStatus`, however it is written, or a string that nobody has
-    documented yet.
+    What the API leaves out is None, and so is what it tells in another form, but for id and status.
+
+    :param id: its id.
+    :param status: one of `JobStatus`, however it is written, or a string that nobody has documented yet.
+    :param model: such as `hailuo-02`.
+    :param progress: percent, 0 to 100.
+    :param result: what it has made, in any form: see `video_url`.
+    :param error: why it failed, in any form.
+    :param credit_cost: credits; 0 once a failure was refunded.
+    :param input: what was asked for; a job in a list has none.
+    :param expired: whether the file has been purged.
+    :param created_at: when it was submitted, by the API's clock.
+    :param completed_at: when it was completed, by the API's clock.
     """
 
     id: _JobId
@@ -332,9 +362,11 @@ def _without_none(jobs: list[Any]) -> list[Any]:
 
 
 class JobPage(_Answer):
-    """One page of jobs, newest first; `next_cursor` asks for the next one.
+    """One page of jobs.
 
-    A job of another shape than documented is left out: it must not hide the others.
+    :param jobs: newest first. One whose id or status cannot be read is left out: it must not hide the others.
+    :param next_cursor: asks for the next page; None: this is the last.
+    :param has_more: whether there is a next page.
     """
 
     jobs: Annotated[list[Annotated[Job, WrapValidator(_none_if_odd)]], AfterValidator(_without_none)]
@@ -343,14 +375,23 @@ class JobPage(_Answer):
 
 
 class User(_Answer):
-    """The user an API key belongs to."""
+    """The user an API key belongs to.
+
+    :param id: the user's id.
+    :param email: the address; None when the API does not tell.
+    """
 
     id: str
     email: _Informative[str]
 
 
 class Team(_Answer):
-    """The team that pays: `credits` is its balance in credits."""
+    """The team that pays. What the API does not tell is None.
+
+    :param name: what it is called.
+    :param credits: its balance.
+    :param plan: what it has subscribed to, such as `pro`.
+    """
 
     name: _Informative[str]
     credits: _Informative[int | float]
@@ -358,14 +399,26 @@ class Team(_Answer):
 
 
 class Account(_Answer):
-    """Whose API key this is (Apiframe reference, "Me")."""
+    """Whose API key this is (Apiframe reference, "Me").
+
+    :param user: the user.
+    :param team: the team that pays; None for none.
+    """
 
     user: User
     team: Team | None = None
 
 
 class Upload(_Answer):
-    """An uploaded file: its `url` serves as `image` or `end_image` until `expires_at` (1 to 2 hours)."""
+    """An uploaded file (Apiframe reference, "Uploads"). What the API does not tell is None, but for id and URL.
+
+    :param id: its id.
+    :param url: serves as `image` or `end_image` of a request until it expires.
+    :param kind: such as `image`.
+    :param content_type: the media type that the API found by its bytes.
+    :param byte_size: how large it is.
+    :param expires_at: when it goes away: 1 to 2 hours after it was uploaded.
+    """
 
     id: str
     url: Annotated[str, AfterValidator(_answered_url)]

@@ -42,9 +42,11 @@ _KNOWN_STATUSES = frozenset(JobStatus)
 
 @dataclass(frozen=True)
 class Wait:
-    """Look again after `seconds` (above 0, never past the deadline).
+    """Look again after a while.
 
-    `news` is worth a line in a log of that `level`, INFO for trouble and DEBUG for progress; None: nothing new.
+    :param seconds: how long to wait: above 0, and never past the deadline.
+    :param news: what is worth a line in a log; None (default): nothing is new.
+    :param level: of that line: INFO (default) for trouble, DEBUG for progress.
     """
 
     seconds: float
@@ -54,14 +56,20 @@ class Wait:
 
 @dataclass(frozen=True)
 class Finished:
-    """The job is final: COMPLETED, FAILED or CANCELLED."""
+    """The job is final: COMPLETED, FAILED or CANCELLED.
+
+    :param job: the job.
+    """
 
     job: Job
 
 
 @dataclass(frozen=True)
 class GaveUp:
-    """There is no use in waiting longer: the deadline has passed, or the API refuses to tell of the job."""
+    """There is no use in waiting longer.
+
+    :param error: `JobTimeoutError` when the deadline has passed, else the refusal that has lasted.
+    """
 
     error: ApiframeError
 
@@ -189,13 +197,13 @@ def _is_refusal(error: ApiframeError) -> bool:
 
 
 def video_url(job: Job) -> str:
-    """Return the URL of the video of a final job.
+    """Return the URL of the video of a final job. Each error tells what became of the credits.
 
     :param job: the job.
     :return: the URL, never empty.
     :raises JobFailedError: it failed or was cancelled.
     :raises JobExpiredError: its file has been purged.
-    :raises JobWithoutVideoError: it is completed and carries no URL. Each message tells what became of the credits.
+    :raises JobWithoutVideoError: it is completed and carries no URL.
     """
     if job.status != JobStatus.COMPLETED:
         reason = (

@@ -40,6 +40,7 @@ def is_signed(body: bytes, signature: str, api_key: str) -> bool:
     :param body: the raw body.
     :param signature: the header `X-Webhook-Signature`, with or without `sha256=` before it.
     :param api_key: the key under which the job was submitted.
+    :return: whether the signature is that of the body.
     """
     given = signature.strip().removeprefix("sha256=").lower().encode()
     digest = hashlib.sha256(api_key.encode())
@@ -50,8 +51,10 @@ def is_signed(body: bytes, signature: str, api_key: str) -> bool:
 
 
 def read(body: bytes) -> Webhook:
-    """Return what a body says.
+    """Return what the body of a webhook says.
 
+    :param body: the raw body.
+    :return: the event, and the job that it is about.
     :raises UnreadableAnswerError: it is no webhook.
     """
     try:

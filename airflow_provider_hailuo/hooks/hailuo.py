@@ -52,13 +52,15 @@ class HailuoConnectionNotFoundError(AirflowNotFoundException, CredentialsUnavail
 
 
 class HailuoHook(BaseHook):
-    """Calls the Apiframe API as the Airflow connection `hailuo_conn_id` (default `hailuo_default`) says.
+    """Calls the Apiframe API as an Airflow connection says.
 
     Each call opens a client and closes it; `get_conn` keeps one open for many. What goes wrong is an `ApiframeError`.
 
     The connection (type `hailuo`): password = API key; host = base URL, the real API when empty; extra fields
     `timeout` (seconds of silence, default 30), `retries` (of one request, default 4) and `namespace` (text that goes
     into the idempotency keys, default none: another one in each deployment that holds the same DAG).
+
+    :param hailuo_conn_id: the id of the connection; None, "" and "None" are the default, `hailuo_default`.
     """
 
     conn_name_attr = "hailuo_conn_id"
@@ -74,20 +76,28 @@ class HailuoHook(BaseHook):
         """Open a client.
 
         :return: the client; the caller closes it.
-        :raises InvalidInputError: also when an environment variable about proxies or certificates will not do;
-            otherwise as `get_settings`.
+        :raises CredentialsUnavailableError: as `get_settings`.
+        :raises InvalidInputError: as `get_settings`, or an environment variable about proxies or certificates will
+            not do.
         """
         return Client(self.get_settings(), on_request=self._count)
 
     async def get_async_conn(self) -> AsyncClient:
-        """Open an async client for the running event loop; as `get_conn`."""
+        """Open an async client for the running event loop.
+
+        :return: the client; the caller closes it.
+        :raises CredentialsUnavailableError: as `get_conn`.
+        :raises InvalidInputError: as `get_conn`.
+        """
         return self.connect(await self.get_async_settings())
 
     def connect(self, settings: Settings, *, in_triggerer: bool = True) -> AsyncClient:
-        """Open an async client with what the connection was found to hold; as `get_conn`.
+        """Open an async client with what the connection was found to hold.
 
         :param settings: what it holds.
         :param in_triggerer: whether this runs in the triggerer (default) or on a worker: each has its own metrics.
+        :return: the client; the caller closes it.
+        :raises InvalidInputError: an environment variable about proxies or certificates will not do.
         """
         return AsyncClient(settings, on_request=partial(self._count, in_triggerer=in_triggerer))
 
@@ -95,8 +105,9 @@ class HailuoHook(BaseHook):
         """Look the connection up.
 
         :return: what the connection says of how to reach the API.
-        :raises HailuoConnectionNotFoundError: Airflow says that there is no such connection.
-        :raises CredentialsUnavailableError: the look-up failed in another way. Both may pass.
+        :raises HailuoConnectionNotFoundError: Airflow says that there is no such connection, which it also says
+            while a secrets backend fails.
+        :raises CredentialsUnavailableError: the look-up failed in another way; the error above is one, too.
         :raises InvalidInputError: its key, host or extra fields will not do; says what to type.
         """
         with self._looking_up():
@@ -104,7 +115,12 @@ class HailuoHook(BaseHook):
         return self._settings(connection)
 
     async def get_async_settings(self) -> Settings:
-        """Look the connection up without blocking the event loop; as `get_settings`."""
+        """Look the connection up without blocking the event loop.
+
+        :return: as `get_settings`.
+        :raises CredentialsUnavailableError: as `get_settings`.
+        :raises InvalidInputError: as `get_settings`.
+        """
         with self._looking_up():
             connection = await get_async_connection(self.hailuo_conn_id)
         return self._settings(connection)
@@ -125,11 +141,20 @@ class HailuoHook(BaseHook):
     ) -> Submission:
         """Submit a video, which costs credits, and do not wait for it.
 
-        :param prompt: what to show; this and the following as of `VideoRequest`, checked before anything is sent.
+        :param prompt: what to show, 1 to 2000 characters (Apiframe reference, Hailuo 02); an emoji counts as two.
+        :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`.
+        :param image: URL of the first frame; None (default) for none.
+        :param end_image: URL of the last frame, with `hailuo-02` only; None (default) for none.
+        :param resolution: `768p` or `1080p`; None (default): as the API does, `768p`.
+        :param duration: 6 or 10 seconds, of which 1080p does 6 only; None (default): as the API does, 6.
+        :param prompt_optimizer: whether the model may rewrite the prompt; None (default): as the API does, yes.
+        :param webhook_url: where the API announces events of the job; None (default): nowhere.
+        :param webhook_events: which of `progress`, `completed` and `failed`; None (default): the API chooses.
         :param idempotency_key: within 24 hours the API answers the same key with the same job, and charges nothing
             again. With None (default) an answer that got lost leaves it in doubt whether there is a job.
         :return: the job's id, and its status at that moment.
-        :raises ApiframeError: `InvalidInputError` if the input will not do; with `in_doubt` the job may be there.
+        :raises InvalidInputError: the input will not do; nothing was sent.
+        :raises ApiframeError: what the API or the way to it did; with `in_doubt` the job may be there.
         """
         request = VideoRequest(
             prompt=prompt,
@@ -145,8 +170,10 @@ class HailuoHook(BaseHook):
         return self._send(calls.generate_video(request, idempotency_key))
 
     def get_job(self, job_id: str) -> Job:
-        """Return the job as it is now.
+        """Ask for a job.
 
+        :param job_id: the job.
+        :return: the job as it is now.
         :raises ApiframeError: `NotFoundError` if the account has no such job.
         """
         return self._send(calls.get_job(job_id))
@@ -156,17 +183,21 @@ class HailuoHook(BaseHook):
 
         :param limit: how many jobs, 1 to 100 (default 100).
         :param cursor: `next_cursor` of the page before; None (default) for the first page.
+        :return: the jobs, and the cursor of the next page.
+        :raises ApiframeError: what the API or the way to it did.
         """
         return self._send(calls.list_jobs(limit=limit, cursor=cursor))
 
     def wait_for_job(self, job_id: str, *, timeout: float = 1800.0, poll_interval: float = 5.0) -> Job:
-        """Wait until the job is final, and return it, whatever it ended as (see `polling.video_url`).
+        """Wait until a job is final.
 
         :param job_id: the job.
         :param timeout: seconds to wait (default 1800).
-        :param poll_interval: seconds between two looks (default 5; the vendor recommends 5 to 10).
-        :raises JobTimeoutError: the time is over.
-        :raises ApiframeError: the API has refused to tell of the job for a minute, or the input will not do.
+        :param poll_interval: seconds between two looks (default 5; the Apiframe reference recommends 5 to 10).
+        :return: the job, whatever it ended as (see `polling.video_url`).
+        :raises InvalidInputError: the input or the connection will not do.
+        :raises JobTimeoutError: the time is over; the job may still complete, and is paid then.
+        :raises ApiframeError: the API has refused to tell of the job for a minute.
         """
         for name, seconds in {"timeout": timeout, "poll_interval": poll_interval}.items():
             if not seconds > 0:
@@ -174,12 +205,13 @@ class HailuoHook(BaseHook):
         return self.wait_with(JobPoll(job_id, time.time() + timeout, poll_interval))
 
     def wait_with(self, poll: JobPoll, log: Callable[[int, str], object] | None = None) -> Job:
-        """Wait for the job of `poll`, as `poll` decides, and return it when it is final, whatever it ended as.
+        """Wait until a job is final.
 
         The connection is looked up when the wait begins, and again while that fails or its key is refused.
 
-        :param poll: decides after each look.
-        :param log: gets what is worth a line, as `Logger.log` does (default: the log of the hook).
+        :param poll: tells the job, and decides after each look.
+        :param log: gets what is worth a line, as `Logger.log` does; None (default): the log of the hook.
+        :return: the job, whatever it ended as.
         :raises ApiframeError: what `poll` gave up with.
         """
         look = calls.get_job(poll.job_id)
@@ -206,11 +238,13 @@ class HailuoHook(BaseHook):
                 client.close()
 
     def upload(self, file: str | os.PathLike[str] | bytes, *, filename: str | None = None) -> Upload:
-        """Store a picture (at most 25 MB) or a video (50 MB) for an hour or two; its `url` serves as `image`.
+        """Store a picture (at most 25 MB) or a video (50 MB) for 1 to 2 hours (Apiframe reference, "Uploads").
 
         :param file: the path of a file, which is sent without loading it, or what it holds.
-        :param filename: what to call it (default: the file's own name; `file` for bytes).
-        :raises ApiframeError: `InvalidInputError` if there is no such file.
+        :param filename: what to call it; None (default): the file's own name, `file` for bytes.
+        :return: the upload, whose `url` serves as `image` or `end_image`.
+        :raises InvalidInputError: the file cannot be read.
+        :raises ApiframeError: what the API or the way to it did.
         """
         if isinstance(file, bytes):
             return self._send(calls.upload(filename or "", file))
@@ -223,7 +257,11 @@ class HailuoHook(BaseHook):
             return self._send(calls.upload(filename or path.name, content))
 
     def get_account(self) -> Account:
-        """Return whose key this is, and the team with its credits."""
+        """Ask whose key this is.
+
+        :return: the user, and the team with its credits.
+        :raises ApiframeError: what the API or the way to it did.
+        """
         return self._send(calls.get_account())
 
     def download_video(self, job_id: str, path: str | os.PathLike[str]) -> Downloaded:
@@ -231,9 +269,11 @@ class HailuoHook(BaseHook):
 
         :param job_id: the job; `wait_for_job` waits for it.
         :param path: the local file, which is replaced if it is there.
-        :return: size and hash of the file.
-        :raises JobError: there is no video, as of `video_url`, or not yet.
-        :raises ApiframeError: the file could not be fetched or, `InvalidInputError`, not be written there.
+        :return: size in bytes, and SHA-256.
+        :raises JobError: there is no video, or not yet.
+        :raises DownloadError: the file could not be fetched.
+        :raises InvalidInputError: the file cannot be written there.
+        :raises ApiframeError: what the API or the way to it did.
         """
         target = Path(path)
         part = target.parent / f".{target.name}.{uuid4().hex}.part"
@@ -264,7 +304,10 @@ class HailuoHook(BaseHook):
             return client.send(call)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the API whose key this is; return whether that worked, and the team, plan and credits or the error."""
+        """Ask the API whose key this is; the "Test" button of the connection form does.
+
+        :return: whether that worked, and the team, plan and credits or the error.
+        """
         try:
             return True, _describe(self.get_account())
         except ApiframeError as error:
@@ -302,13 +345,19 @@ class HailuoHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return how the connection form looks; asked for by Airflow before 3.2."""
+        """Return how the connection form looks; asked for by Airflow before 3.2.
+
+        :return: the fields to hide, their labels and placeholders.
+        """
         behaviour = CONNECTION_TYPE["ui-field-behaviour"]
         return {name.replace("-", "_"): value for name, value in behaviour.items()}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the extra fields of the connection form; asked for by Airflow before 3.2."""
+        """Return the extra fields of the connection form; asked for by Airflow before 3.2.
+
+        :return: WTForms fields by name.
+        """
         # Only the web server of Airflow 2 and 3.0 to 3.1 with FAB has these.
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # noqa: PLC0415
         from wtforms import IntegerField, StringField  # noqa: PLC0415

@@ -15,10 +15,6 @@ import airflow_provider_hailuo
 
 PACKAGE = Path(airflow_provider_hailuo.__file__).parent
 NOT_YET = {
-    "__init__.py",
-    "apiframe",
-    "compat.py",
-    "hooks",
     "decorators",
     "links",
     "operators",
