@@ -68,7 +68,7 @@ INTEGRATIONS = ("2.11", "3.3")
 """The Airflows that are tested together with S3, GCS, SQL, OpenLineage and statsd, not with fakes of them alone."""
 
 NEWEST = ("3.3",)
-"""The Airflow whose pages are looked at in a real browser, and with which the documentation is built."""
+"""The Airflow of the pages in a real browser, of the documentation, of what is built, and of `make production`."""
 
 LOWEST = Release("2.11.0", until="2026-03-28", python="3.10")
 """The oldest Airflow and the oldest Python that there are tests with."""
@@ -216,7 +216,7 @@ def lock(session: nox.Session) -> None:
         )
 
     for name, release in AIRFLOW.items():
-        more = {"integrations": INTEGRATIONS, "ui": NEWEST, "docs": NEWEST, "dist": NEWEST}
+        more = {"integrations": INTEGRATIONS, "ui": NEWEST, "docs": NEWEST, "dist": NEWEST, "production": NEWEST}
         groups = ["dev", *(group for group, airflows in more.items() if name in airflows)]
         resolve(constraints(name), release, *(f"--group={group}" for group in groups))
     resolve(BENCH, AIRFLOW["3.3"], "--group=dev", "--group=bench")
