@@ -70,7 +70,7 @@ def _tell_assets(context: Context, outlets: Iterable[Any], extra: Mapping[str, A
 
 
 def _collect(hook: BaseHook, video: Mapping[str, Any]) -> None:
-    collect_lineage(hook, _ascii(_without_secrets(video["url"])), _ascii(video["uri"]))
+    collect_lineage(hook, _ascii(_without_query(video["url"])), _ascii(video["uri"]))
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def openlineage_facets(facts: Mapping[str, Any] | None, api_url: str) -> Operato
 
     statistics = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(size=facts["bytes"], fileCount=1)
     return OperatorLineage(
-        inputs=[InputDataset(*_dataset(_without_secrets(facts["url"])))],
+        inputs=[InputDataset(*_dataset(_without_query(facts["url"])))],
         outputs=[OutputDataset(*_dataset(facts["uri"]), outputFacets={"outputStatistics": statistics})],
         run_facets={
             "externalQuery": external_query_run.ExternalQueryRunFacet(externalQueryId=facts["id"], source=api_url)
@@ -114,7 +114,7 @@ def _ascii(uri: str) -> str:
     return quote(uri, safe=":/?#[]@!$&'()*+,;=%~ ")
 
 
-def _without_secrets(url: str) -> str:
+def _without_query(url: str) -> str:
     """Return a URL without its query, which may be a signature."""
     return url.partition("?")[0].partition("#")[0]
 
