@@ -106,8 +106,8 @@ class HailuoHook(BaseHook):
 
         :return: what the connection says of how to reach the API.
         :raises HailuoConnectionNotFoundError: Airflow says that there is no such connection, which it also says
-            while a secrets backend fails.
-        :raises CredentialsUnavailableError: the look-up failed in another way; the error above is one, too.
+            while a secrets backend fails; it is a `CredentialsUnavailableError`, too.
+        :raises CredentialsUnavailableError: the look-up failed in another way.
         :raises InvalidInputError: its key, host or extra fields will not do; says what to type.
         """
         with self._looking_up():
@@ -154,7 +154,7 @@ class HailuoHook(BaseHook):
             again. With None (default) an answer that got lost leaves it in doubt whether there is a job.
         :return: the job's id, and its status at that moment.
         :raises InvalidInputError: the input will not do; nothing was sent.
-        :raises ApiframeError: what the API or the way to it did; with `in_doubt` the job may be there.
+        :raises ApiframeError: the API refuses it or could not be reached; with `in_doubt` the job may be there.
         """
         request = VideoRequest(
             prompt=prompt,
@@ -184,7 +184,7 @@ class HailuoHook(BaseHook):
         :param limit: how many jobs, 1 to 100 (default 100).
         :param cursor: `next_cursor` of the page before; None (default) for the first page.
         :return: the jobs, and the cursor of the next page.
-        :raises ApiframeError: what the API or the way to it did.
+        :raises ApiframeError: the API refuses it or could not be reached.
         """
         return self._send(calls.list_jobs(limit=limit, cursor=cursor))
 
@@ -244,7 +244,7 @@ class HailuoHook(BaseHook):
         :param filename: what to call it; None (default): the file's own name, `file` for bytes.
         :return: the upload, whose `url` serves as `image` or `end_image`.
         :raises InvalidInputError: the file cannot be read.
-        :raises ApiframeError: what the API or the way to it did.
+        :raises ApiframeError: the API refuses it or could not be reached.
         """
         if isinstance(file, bytes):
             return self._send(calls.upload(filename or "", file))
@@ -260,7 +260,7 @@ class HailuoHook(BaseHook):
         """Ask whose key this is.
 
         :return: the user, and the team with its credits.
-        :raises ApiframeError: what the API or the way to it did.
+        :raises ApiframeError: the API refuses it or could not be reached.
         """
         return self._send(calls.get_account())
 
@@ -273,7 +273,7 @@ class HailuoHook(BaseHook):
         :raises JobError: there is no video, or not yet.
         :raises DownloadError: the file could not be fetched.
         :raises InvalidInputError: the file cannot be written there.
-        :raises ApiframeError: what the API or the way to it did.
+        :raises ApiframeError: the API refuses it or could not be reached.
         """
         target = Path(path)
         part = target.parent / f".{target.name}.{uuid4().hex}.part"
