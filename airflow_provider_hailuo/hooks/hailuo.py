@@ -195,7 +195,7 @@ class HailuoHook(BaseHook):
         :param timeout: seconds to wait (default 1800).
         :param poll_interval: seconds between two looks (default 5; the Apiframe reference recommends 5 to 10).
         :return: the job, whatever it ended as (see `polling.video_url`).
-        :raises InvalidInputError: the input or the connection will not do.
+        :raises InvalidInputError: the input will not do, or the connection has not for a minute.
         :raises JobTimeoutError: the time is over; the job may still complete, and is paid then.
         :raises ApiframeError: the API has refused to tell of the job for a minute.
         """
