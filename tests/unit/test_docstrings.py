@@ -15,13 +15,11 @@ import airflow_provider_hailuo
 
 PACKAGE = Path(airflow_provider_hailuo.__file__).parent
 NOT_YET = {
-    "decorators",
     "links",
     "operators",
     "pictures.py",
     "plugins",
     "record.py",
-    "sandbox",
     "sensors",
     "storage.py",
     "transfers",
