@@ -13,11 +13,11 @@ from airflow_provider_hailuo.apiframe.pictures import LARGEST_BYTES, check_pictu
 from airflow_provider_hailuo.compat import object_storage_path
 from airflow_provider_hailuo.storage import CHUNK_BYTES, StorageError
 
-BY_CONTENT = "https://sha256.invalid/"
+CONTENT_URL_PREFIX = "https://sha256.invalid/"
 """What the URL of a picture begins with that is named by its content: no host has such a name (RFC 6761)."""
 
 
-def is_elsewhere(value: Any) -> bool:
+def needs_upload(value: Any) -> bool:
     """Tell whether `value` names a picture that has to be uploaded: of what names none, the request tells."""
     if not isinstance(value, str) or value.lower().startswith(("http://", "https://")):
         return False
@@ -34,7 +34,7 @@ def content_url(field: str, url: Any, conn_id: str | None) -> str:
     :raises StorageError: the storage cannot be reached.
     """
     with _copy(field, url, conn_id) as file:
-        return f"{BY_CONTENT}{check_picture(file, field, str(url)).sha256}"
+        return f"{CONTENT_URL_PREFIX}{check_picture(file, field, str(url)).sha256}"
 
 
 def upload(client: Client, field: str, url: Any, conn_id: str | None) -> tuple[str, str]:
@@ -46,7 +46,7 @@ def upload(client: Client, field: str, url: Any, conn_id: str | None) -> tuple[s
     with _copy(field, url, conn_id) as file:
         picture = check_picture(file, field, str(url))
         uploaded = client.send(calls.upload(f"picture.{picture.extension}", file))
-        return f"{BY_CONTENT}{picture.sha256}", uploaded.url
+        return f"{CONTENT_URL_PREFIX}{picture.sha256}", uploaded.url
 
 
 @contextmanager

@@ -126,7 +126,7 @@ class Destination:
         if self.poster and not (find_spec("av") and find_spec("PIL")):
             problem = "needs PyAV and Pillow: pip install 'airflow-provider-hailuo[poster]'"
             raise errors.InvalidInputError.of(("poster", True, problem))
-        with self._explained(None):
+        with self._storage_errors(None):
             path = self._path("job")
             if path.protocol in _LOCAL:
                 _check_directory(self.url, Path(path.path).parent)
@@ -147,16 +147,16 @@ class Destination:
         `tempfile` puts it, in a directory `hailuo-*`; in a local directory, or one of a server, there may be
         `.<name>.<job id>.part`, which the next try replaces.
 
-        :param facts: the XCom `job` of the job (`record.job_facts`): its `url` is fetched.
+        :param facts: the XCom `job` of the job (`xcoms.job_facts`): its `url` is fetched.
         :param more: what the JSON file tells besides, as the task.
         :param allow_local: whether the URL may lead to this machine or a private network, as that of a sandbox does.
         :return: the stored video.
         :raises FileError: it could not be fetched, is not whole, or could not be put there; then no part of it is.
         """
         log, job_id = logging.getLogger(__name__), str(facts["id"])
-        with self._explained(job_id):
+        with self._storage_errors(job_id):
             path = self._path(job_id)
-            found = None if self.if_exists == "overwrite" else self._found(path, facts, allow_local=allow_local)
+            found = None if self.if_exists == "overwrite" else self._existing(path, facts, allow_local=allow_local)
             if found is not None:
                 log.info("Job %s: its video lies at %s already", job_id, found.uri)
                 return found
@@ -168,9 +168,9 @@ class Destination:
                 with local.open("w+b") as file:
                     fetched = download(str(facts["url"]), file, job_id=job_id, allow_local=allow_local, log=log.info)
                 stored = Stored(self._uri(job_id), fetched.bytes, fetched.sha256)
-                for suffix, write in self._beside().items():
+                for suffix, write in self._sidecars().items():
                     beside = Path(directory, f"beside{suffix}")
-                    write(local, beside, {**_told(facts), **vars(stored), **more})
+                    write(local, beside, {**_metadata(facts), **vars(stored), **more})
                     _put(_sibling(path, suffix), beside, _CONTENT_TYPES[suffix], job_id)
                 _put(path, local, _CONTENT_TYPES[".mp4"], job_id)
             log.info("Job %s: stored at %s, %d bytes", job_id, stored.uri, stored.bytes)
@@ -182,7 +182,7 @@ class Destination:
         :return: its URI.
         :raises FileError: it could not be put there; then no part of it is.
         """
-        with self._explained(None), tempfile.TemporaryDirectory(prefix="hailuo-") as directory:
+        with self._storage_errors(None), tempfile.TemporaryDirectory(prefix="hailuo-") as directory:
             path = self._path("")
             local = Path(directory, "text")
             local.write_text(text, encoding="utf-8")
@@ -211,10 +211,10 @@ class Destination:
             raise errors.InvalidInputError.of(("destination", self.url, problem)) from error
         return path
 
-    def _found(self, path: ObjectStoragePath, facts: Mapping[str, Any], *, allow_local: bool) -> Stored | None:
+    def _existing(self, path: ObjectStoragePath, facts: Mapping[str, Any], *, allow_local: bool) -> Stored | None:
         """Return the video of the job if it lies there whole, and beside it what is wanted."""
         fs, remote = path.fs, path.path
-        if not all(fs.exists(_sibling(path, suffix).path) for suffix in self._beside()):
+        if not all(fs.exists(_sibling(path, suffix).path) for suffix in self._sidecars()):
             return None
         try:
             size = int(fs.size(remote))
@@ -237,13 +237,13 @@ class Destination:
                 digest.update(chunk)
         return Stored(self._uri(str(facts["id"])), size, digest.hexdigest())
 
-    def _beside(self) -> dict[str, Callable[[Path, Path, Mapping[str, Any]], None]]:
+    def _sidecars(self) -> dict[str, Callable[[Path, Path, Mapping[str, Any]], None]]:
         """Return what makes each file that is wanted beside the video, by its suffix."""
         wanted = {".json": (self.metadata, _write_metadata), ".jpg": (self.poster, _write_poster)}
         return {suffix: write for suffix, (is_wanted, write) in wanted.items() if is_wanted}
 
     @contextmanager
-    def _explained(self, job_id: str | None) -> Iterator[None]:
+    def _storage_errors(self, job_id: str | None) -> Iterator[None]:
         """Turn whatever a storage raises into an error that says what to do."""
         try:
             yield
@@ -322,7 +322,7 @@ def _put(path: ObjectStoragePath, local: Path, content_type: str, job_id: str) -
         raise
 
 
-def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the JSON file tells of a job: what its XCom does, but for the URL, which dies within a day."""
     told = {name: value for name, value in facts.items() if name not in {"id", "status", "url"}}
     times = [datetime.fromisoformat(facts[name]) if facts.get(name) else None for name in ("created", "completed")]

@@ -16,7 +16,7 @@ RECEIVER = "https://airflow.invalid/hailuo/webhooks"
 """What stands for the receiver in a request, wherever it is just now: so that a retry asks for the same video when
 `[api] base_url` was changed meanwhile. No host has such a name (RFC 6761)."""
 
-LOOK_SECONDS = 60.0
+FALLBACK_POLL_SECONDS = 60.0
 """Seconds between two looks at a job that the API is going to announce: for what gets lost."""
 
 _EVENTS = ("completed", "failed")
@@ -27,7 +27,7 @@ def is_auto(fields: Mapping[str, Any]) -> bool:
     return fields.get("webhook_url") == AUTO
 
 
-def named(fields: Mapping[str, Any]) -> dict[str, Any]:
+def with_receiver(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields of a `VideoRequest` in which `RECEIVER` stands for `auto`.
 
     :raises InvalidInputError: this Airflow, older than 3.1, has no receiver.

@@ -15,7 +15,7 @@ from airflow_provider_hailuo.compat import (
     task_decorator_factory,
 )
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
-from airflow_provider_hailuo.operators.submission import Submission, SubmissionRecord
+from airflow_provider_hailuo.operators.submission import Submission, SubmissionStore
 
 if TYPE_CHECKING:
     from airflow_provider_hailuo.compat import Context
@@ -46,13 +46,13 @@ class _HailuoDecoratedOperator(HailuoGenerateOperator, DecoratedOperator):
     def __init__(self, *, prompt: str = _KNOWN_LATER, **kwargs: Any) -> None:
         super().__init__(prompt=prompt, **kwargs)
 
-    def _execute(self, context: Context, left: Mapping[str, Any] | None = None) -> str:
+    def _execute(self, context: Context, previous: Mapping[str, Any] | None = None) -> str:
         self._context = context
-        begun = self._record(context).load()
+        begun = self._submission_store(context).load()
         # A retry goes on with what was begun, and the function might fail by now.
         if begun is None or begun.max_tries != context["ti"].max_tries:
             self._call()
-        return super()._execute(context, left)
+        return super()._execute(context, previous)
 
     def _call(self) -> None:
         """Call the function, and take what it returns."""
@@ -72,29 +72,31 @@ class _HailuoDecoratedOperator(HailuoGenerateOperator, DecoratedOperator):
             for name in VideoRequest.model_fields.keys() & returned.keys():
                 setattr(self, name, returned[name])
 
-    def _record(self, context: Context) -> SubmissionRecord:
+    def _submission_store(self, context: Context) -> SubmissionStore:
         if self._context is None:
             ti = context["ti"]
             self._take(ti.xcom_pull(task_ids=self.task_id, key=REQUEST, map_indexes=ti.map_index))
-        return super()._record(context)
+        return super()._submission_store(context)
 
     def _request_fields(self) -> dict[str, Any]:
         # With those that the API does not take, which are refused by their name.
         return {**super()._request_fields(), **(self._returned or {})}
 
-    def _wanted(self, contents: Mapping[str, str] | None = None) -> tuple[VideoRequest, str | None]:
+    def _current_request(self, contents: Mapping[str, str] | None = None) -> tuple[VideoRequest, str | None]:
         if not isinstance(self._returned, dict):
             name = getattr(self.python_callable, "__name__", "function")
             fields = ", ".join(VideoRequest.model_fields)
             raise errors.InvalidInputError.of(
                 (f"{name}()", self._returned, f"must return a prompt, a text, or a dictionary of {fields}")
             )
-        return super()._wanted(contents)
+        return super()._current_request(contents)
 
-    def _begun(self, ti: Any, submissions: SubmissionRecord, client: Client, n: int, salt: str | None) -> Submission:
+    def _new_submission(
+        self, ti: Any, submissions: SubmissionStore, client: Client, n: int, salt: str | None
+    ) -> Submission:
         if self._returned is None:
             self._call()
-        submission = super()._begun(ti, submissions, client, n, salt)
+        submission = super()._new_submission(ti, submissions, client, n, salt)
         ti.xcom_push(key=REQUEST, value=self._returned)
         return submission
 

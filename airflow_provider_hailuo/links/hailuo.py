@@ -7,7 +7,8 @@ from urllib.parse import quote, urlencode
 
 from airflow_provider_hailuo.apiframe.models import is_http_url
 from airflow_provider_hailuo.compat import AIRFLOW, BaseOperatorLink, XCom
-from airflow_provider_hailuo.record import JOB, JOB_ID, LINK, SUMMARY, TaskInstance, task_facts
+from airflow_provider_hailuo.task_instance import TaskInstance, task_instance_key
+from airflow_provider_hailuo.xcoms import JOB, JOB_ID, LINK, SUMMARY
 
 HAS_PAGE: bool = AIRFLOW >= (3, 1)
 """Whether this Airflow shows our page of a video."""
@@ -20,7 +21,7 @@ def video_page(ti: TaskInstance) -> str:
 
     :param ti: the task instance.
     """
-    return f"hailuo/video?{urlencode(task_facts(ti), quote_via=quote)}"
+    return f"hailuo/video?{urlencode(task_instance_key(ti), quote_via=quote)}"
 
 
 class HailuoVideoLink(BaseOperatorLink):

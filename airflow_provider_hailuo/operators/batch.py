@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from airflow_provider_hailuo import metrics, pictures, record, webhooks
+from airflow_provider_hailuo import idempotency, metrics, pictures, webhooks, xcoms
 from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.batch import (
     KEY_SECONDS,
@@ -50,11 +50,12 @@ from airflow_provider_hailuo.exceptions import (
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.lineage import report_batch
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
-from airflow_provider_hailuo.operators.hailuo import LOOK_SECONDS, is_literal, seconds_above_0
+from airflow_provider_hailuo.operators.hailuo import RESULT_TIMEOUT_SECONDS, is_literal, seconds_above_0
 from airflow_provider_hailuo.operators.submission import VariableStore
 from airflow_provider_hailuo.storage import Destination, IfExists
-from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger, outcomes_of
-from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS, before_execution_timeout
+from airflow_provider_hailuo.task_instance import has_retries_left, is_nested, task_instance_key
+from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger, outcomes_from_event
+from airflow_provider_hailuo.triggers.hailuo import DEFER_TIMEOUT_MARGIN_SECONDS, before_execution_timeout
 
 if TYPE_CHECKING:
     from airflow_provider_hailuo.compat import Context
@@ -64,30 +65,30 @@ OnItemFailure = Literal["fail", "skip"]
 STATE_KEY = "hailuo_batch"
 """The key of what a task has begun in Airflow's task state store."""
 
-LOOK_INTERVAL = 1.0
+RESULT_POLL_SECONDS = 1.0
 """Seconds between two looks of the worker that takes the results, as a rule there is one."""
 
-FILES_AT_ONCE = 4
+CONCURRENT_FILES = 4
 """How many files a worker moves at a time."""
 
-SHOWN_ITEMS = 1000
+MAX_XCOM_ITEMS = 1000
 """Of how many items the XCom `items` tells, at most."""
 
-SHOWN_CHARACTERS = 100
+MAX_XCOM_PROMPT_CHARACTERS = 100
 """How much of a prompt it tells, at most."""
 
-FAILED_FILES = 5
+MAX_FAILED_FILES = 5
 """How many files in a row may fail before the rest are left to a retry: then the storage is away, not a file."""
 
 _DEFAULT_FIELDS = tuple(name for name in VideoRequest.model_fields if name != "prompt")
-_TOLD = 5
-_NAMED = 3
+_MAX_ERRORS_IN_MESSAGE = 5
+_MAX_JOBS_IN_MESSAGE = 3
 
-_PICTURE = f"{pictures.BY_CONTENT}known-later"
+_PICTURE = f"{pictures.CONTENT_URL_PREFIX}known-later"
 
 
 @dataclass(frozen=True)
-class Begun:
+class BatchState:
     """What a task has begun, written down before anything is sent.
 
     :param salt: goes into all its keys.
@@ -109,24 +110,24 @@ class Begun:
     contents: Mapping[str, str] = field(default_factory=dict)
     uploads: Sequence[Mapping[str, str]] = field(default_factory=list)
 
-    def forgotten(self, now: float) -> bool:
+    def keys_expired(self, now: float) -> bool:
         """Tell whether the API may have forgotten the keys, so that to send them again would pay again."""
         return now - self.since >= KEY_SECONDS
 
-    def next_try(self, max_tries: int, now: float) -> Begun | None:
+    def next_try(self, max_tries: int, now: float) -> BatchState | None:
         """Return what a try begins with that comes after this one; None: something new.
 
         A retry always goes on, and so does a task that was cleared before it had delivered.
         """
         if max_tries == self.max_tries:
             return replace(self, tries=self.tries + 1)
-        if self.delivered or self.forgotten(now):
+        if self.delivered or self.keys_expired(now):
             return None
         return replace(self, max_tries=max_tries, tries=self.tries + 1, cleared=True)
 
 
 @dataclass
-class _Video:
+class _ItemResult:
     """What is told of an item, and why it has no video, if so."""
 
     entry: dict[str, Any]
@@ -134,7 +135,7 @@ class _Video:
     error: errors.ApiframeError | None = None
 
     @property
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What the result tells of the item."""
         return {**self.entry, "error": str(self.error)} if self.error else self.entry
 
@@ -287,7 +288,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         check_max_credits(self.max_credits)
         for name in _DEFAULT_FIELDS:
             if is_literal(value := getattr(self, name)):
-                _request(webhooks.named({"prompt": "known later", name: value}))
+                _request(webhooks.with_receiver({"prompt": "known later", name: value}))
         known = is_literal(self.destination) and not is_nothing(self.destination)
         self._directory(self.destination if known else "/known/later/")
 
@@ -295,10 +296,10 @@ class HailuoGenerateBatchOperator(BaseOperator):
         """Check all items, submit them, wait in the triggerer (or here), return what became of them."""
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
-        nested = record.is_nested(self, ti)
+        nested = is_nested(self, ti)
         store = self._store_in(context)
         begun = _load(store)
-        if begun is not None and not begun.delivered and record.was_delivered(ti):
+        if begun is not None and not begun.delivered and xcoms.was_delivered(ti):
             begun = replace(begun, delivered=True)
             _save(store, begun)  # only this try can tell
         begun, going_on = self._begin(ti, begun, kept=store is not None)
@@ -313,11 +314,11 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 check_budget(requests, self.max_credits, team.credits if team else None)
             if (destination := self._destination()) is not None and not going_on:
                 destination.check()
-            begun, refused = self._uploaded(hook, settings, items, begun)
+            begun, refused = self._upload_pictures(hook, settings, items, begun)
         _save(store, begun)
-        identity = [*record.identity(ti, hook.hailuo_conn_id, settings), begun.salt]
+        identity = [*idempotency.key_identity(ti, hook.hailuo_conn_id, settings), begun.salt]
         plan = Plan(
-            readable=record.readable(ti),
+            readable=idempotency.key_prefix(ti),
             identity=[*identity, self.task_id] if nested else identity,
             tries=begun.tries,
             renew=begun.cleared,
@@ -336,7 +337,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 plan,
                 self.log.log,
                 hook.hailuo_conn_id,
-                _looked_up(settings),
+                _returning(settings),
                 connect=partial(hook.connect, in_triggerer=False),
             )
             return self._finish(context, store, asyncio.run(videos), items)
@@ -345,7 +346,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 items=pack(items), hailuo_conn_id=hook.hailuo_conn_id, try_number=ti.try_number, **asdict(plan)
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, plan.deadline - time.time()) + BACKSTOP_SECONDS),
+            timeout=timedelta(seconds=max(0.0, plan.deadline - time.time()) + DEFER_TIMEOUT_MARGIN_SECONDS),
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]] | str:
@@ -361,31 +362,31 @@ class HailuoGenerateBatchOperator(BaseOperator):
             self.log.warning("The requests cannot be read any more: %s", error)
         if items is None or fingerprint(pack(items)) != event["items"]:
             items = None  # they render to something else by now: then nothing is said of them
-        return self._finish(context, self._store_in(context), outcomes_of(event), items)
+        return self._finish(context, self._store_in(context), outcomes_from_event(event), items)
 
     def _store_in(self, context: Context) -> Any:
         """Return where to write down what the task begins; None where a key alone has to do.
 
         It does not for pictures that are uploaded: each upload has another URL, and the API compares bodies.
         """
-        if record.is_nested(self, context["ti"]):
+        if is_nested(self, context["ti"]):
             return None
         store = context.get("task_state_store")
         if store is None:
             with suppress(errors.InvalidInputError):
-                return VariableStore(context["ti"]) if _pictures(self._items()) else None
+                return VariableStore(context["ti"]) if _to_upload(self._items()) else None
         return store
 
-    def _begin(self, ti: Any, begun: Begun | None, *, kept: bool) -> tuple[Begun, bool]:
+    def _begin(self, ti: Any, begun: BatchState | None, *, kept: bool) -> tuple[BatchState, bool]:
         """Return what this try begins with, and whether an earlier one may have paid for a part of it."""
         now, max_tries = time.time(), ti.max_tries or 0
         if not kept:
             # The number of tries since the task was cleared, as long as nobody edits `retries`.
             retries = getattr(ti, "task", self).retries or 0
             tries = max(1, ti.try_number - max(0, max_tries - retries))
-            return Begun(str(max_tries), max_tries, now, tries=tries), tries > 1
+            return BatchState(str(max_tries), max_tries, now, tries=tries), tries > 1
         following = begun.next_try(max_tries, now) if begun is not None else None
-        if following is not None and following.forgotten(now):
+        if following is not None and following.keys_expired(now):
             raise HailuoFailException(
                 f"The batch was begun {(now - following.since) / 3600:.0f} hours ago. The API forgets idempotency "
                 "keys after 24, so that a retry would pay for all videos again. Clearing the task does that."
@@ -393,9 +394,9 @@ class HailuoGenerateBatchOperator(BaseOperator):
         if begun is not None:
             what = "it goes on with the videos of the tries before" if following else "all videos are made anew"
             self.log.info("The task %s: %s", "goes on" if begun.max_tries == max_tries else "was cleared", what)
-        return following or Begun(uuid4().hex, max_tries, now), following is not None
+        return following or BatchState(uuid4().hex, max_tries, now), following is not None
 
-    def _deadline(self, ti: Any, items: int, begun: Begun) -> float:
+    def _deadline(self, ti: Any, items: int, begun: BatchState) -> float:
         """Return the moment to give up at, in seconds since the epoch."""
         deadline = time.time() + seconds_for(items, self.max_in_flight, self.timeout)
         deadline = min(deadline, begun.since + KEY_SECONDS)
@@ -444,9 +445,9 @@ class HailuoGenerateBatchOperator(BaseOperator):
             raise errors.InvalidInputError(errors.excerpt(problem, 4000))
         self.log.warning(errors.excerpt(problem, 4000))
 
-    def _uploaded(
-        self, hook: HailuoHook, settings: Settings, items: Sequence[Item], begun: Begun
-    ) -> tuple[Begun, dict[str, str]]:
+    def _upload_pictures(
+        self, hook: HailuoHook, settings: Settings, items: Sequence[Item], begun: BatchState
+    ) -> tuple[BatchState, dict[str, str]]:
         """Upload all pictures that are at no URL that the API could fetch, and say where webhooks are received.
 
         What a try before this one has uploaded is not given up for a picture that is gone or replaced by now.
@@ -458,7 +459,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         announced = any(isinstance(item, Mapping) and item.get("webhook_url") == webhooks.RECEIVER for item in items)
         if announced and not any(webhooks.RECEIVER in before for before in begun.uploads):
             uploads[webhooks.RECEIVER] = webhooks.receiver_url(hook.hailuo_conn_id, settings)
-        if not (lie := _pictures(items)):
+        if not (lie := _to_upload(items)):
             return replace(begun, uploads=[*begun.uploads, uploads]) if uploads else begun, {}
         conn_id = None if is_nothing(self.image_conn_id) else self.image_conn_id
         with hook.get_conn() as client:
@@ -484,10 +485,10 @@ class HailuoGenerateBatchOperator(BaseOperator):
         kept, jobs, manifest = store is not None, [outcome.job_id for outcome in outcomes if outcome.job_id], None
         with self._explained(ti, hook, going_on=bool(jobs), kept=kept, jobs=jobs):
             settings = hook.get_settings()
-            videos = self._looked_at(hook, settings, outcomes)
+            videos = self._fetch_jobs(hook, settings, outcomes)
             if (destination := self._destination()) is not None:
                 self._store(ti, destination, videos, items, allow_local=settings.is_local)
-                manifest = self._tell(ti, destination, videos)
+                manifest = self._write_manifest(ti, destination, videos)
         summary: dict[str, Any] = {
             "items": len(videos),
             "completed": sum(video.error is None for video in videos),
@@ -499,20 +500,20 @@ class HailuoGenerateBatchOperator(BaseOperator):
         self.log.info("Batch: %s", told)
         if manifest:
             summary["manifest"] = manifest
-        ti.xcom_push(key=record.ITEMS, value=[_shown(video, items) for video in videos[:SHOWN_ITEMS]])
-        ti.xcom_push(key=record.SUMMARY, value=summary)
+        ti.xcom_push(key=xcoms.ITEMS, value=[_item_entry(video, items) for video in videos[:MAX_XCOM_ITEMS]])
+        ti.xcom_push(key=xcoms.SUMMARY, value=summary)
         missing = [
             video for video in videos if video.error and not (self.on_item_failure == "skip" and video.is_lost)
         ]
-        self._count(ti, videos, items, ends=not missing or not record.tries_left(ti))
-        self._raise_unless_all_is_well(ti, videos, missing, told, manifest, kept=kept)
+        self._count(ti, videos, items, ends=not missing or not has_retries_left(ti))
+        self._raise_if_missing(ti, videos, missing, told, manifest, kept=kept)
         with self._explained(ti, hook, going_on=bool(jobs), kept=kept, jobs=jobs):
-            outlets = () if record.is_nested(self, ti) else self.outlets
+            outlets = () if is_nested(self, ti) else self.outlets
             report_batch(context, outlets, summary, [video.entry for video in videos if not video.error], hook)
-        if kept and not (self.do_xcom_push and record.tells_deliveries(ti)):
+        if kept and not (self.do_xcom_push and xcoms.are_previous_keys_known(ti)):
             # Airflow may still fail to keep the result. If it can, the next try is better told by Airflow.
             self._note_delivery(store)
-        return manifest or [video.told for video in videos]
+        return manifest or [video.as_dict for video in videos]
 
     def _note_delivery(self, store: Any) -> None:
         try:
@@ -521,15 +522,15 @@ class HailuoGenerateBatchOperator(BaseOperator):
         except HailuoUnavailableException as error:
             self.log.warning("%s", error)
 
-    def _looked_at(self, hook: HailuoHook, settings: Settings, outcomes: Sequence[Outcome]) -> list[_Video]:
+    def _fetch_jobs(self, hook: HailuoHook, settings: Settings, outcomes: Sequence[Outcome]) -> list[_ItemResult]:
         """Ask the API for the jobs that are final, by pages as far as these tell of them."""
         final = {outcome.job_id for outcome in outcomes if outcome.job_id and outcome.error is None}
-        deadline = time.time() + LOOK_SECONDS
+        deadline = time.time() + RESULT_TIMEOUT_SECONDS
 
         async def look() -> dict[str, Finished | GaveUp]:
             connect = partial(hook.connect, in_triggerer=False)
-            async with shared_watcher(hook.hailuo_conn_id, _looked_up(settings), connect) as (_, watcher):
-                polls = [JobPoll(job_id, deadline, LOOK_INTERVAL) for job_id in final]
+            async with shared_watcher(hook.hailuo_conn_id, _returning(settings), connect) as (_, watcher):
+                polls = [JobPoll(job_id, deadline, RESULT_POLL_SECONDS) for job_id in final]
                 ends = await asyncio.gather(*(watcher.wait(poll, self.log.log) for poll in polls))
                 return dict(zip(final, ends, strict=True))
 
@@ -540,28 +541,28 @@ class HailuoGenerateBatchOperator(BaseOperator):
         self,
         ti: Any,
         destination: Destination,
-        videos: Sequence[_Video],
+        videos: Sequence[_ItemResult],
         items: Sequence[Item] | None,
         *,
         allow_local: bool,
     ) -> None:
         """Store the videos that are there; what cannot be stored gets an error."""
-        task = record.task_facts(ti)
+        task = task_instance_key(ti)
         failed: list[errors.ApiframeError] = []
 
-        def store(video: _Video) -> None:
+        def store(video: _ItemResult) -> None:
             assert video.job is not None  # noqa: S101 - those that have a video have a job
-            if len(failed) >= FAILED_FILES:
+            if len(failed) >= MAX_FAILED_FILES:
                 video.error = copy(failed[-1])
                 video.error.job_id = video.job.id
                 return
             item = items[video.entry["index"]] if items else None
             body = _request(item).to_wire() if isinstance(item, Mapping) else None
-            facts = record.request_facts(body or {})
+            facts = xcoms.request_facts(body or {})
             if body is None:
                 facts = {**dict.fromkeys(facts), "model": video.job.model}
             try:
-                stored = destination.store(record.job_facts(video.job, facts), task, allow_local=allow_local)
+                stored = destination.store(xcoms.job_facts(video.job, facts), task, allow_local=allow_local)
             except errors.ApiframeError as error:
                 failed.append(error)
                 video.error = error
@@ -575,12 +576,12 @@ class HailuoGenerateBatchOperator(BaseOperator):
         except errors.FileError as error:
             _fail(there, error)
         else:
-            with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+            with ThreadPoolExecutor(CONCURRENT_FILES) as pool:
                 list(pool.map(store, there))
 
-    def _tell(self, ti: Any, destination: Destination, videos: Sequence[_Video]) -> str | None:
+    def _write_manifest(self, ti: Any, destination: Destination, videos: Sequence[_ItemResult]) -> str | None:
         """Write the manifest and return its URI; None if that fails, which then is the error of all videos."""
-        lines = "".join(f"{json.dumps(video.told, ensure_ascii=False)}\n" for video in videos)
+        lines = "".join(f"{json.dumps(video.as_dict, ensure_ascii=False)}\n" for video in videos)
         try:
             place = replace(destination, url=f"{destination.url}{_manifest_name(ti)}")
             return place.write(lines, "application/x-ndjson")
@@ -588,7 +589,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
             _fail([video for video in videos if video.error is None], error)
             return None
 
-    def _count(self, ti: Any, videos: Sequence[_Video], items: Sequence[Item] | None, *, ends: bool) -> None:
+    def _count(self, ti: Any, videos: Sequence[_ItemResult], items: Sequence[Item] | None, *, ends: bool) -> None:
         """Count what became of each item; its video when the task `ends`, so that no retry counts it again."""
         for video in videos:
             item = items[video.entry["index"]] if items else None
@@ -601,43 +602,43 @@ class HailuoGenerateBatchOperator(BaseOperator):
             if video.error is not None:
                 metrics.count(metrics.FAILED, {**tags, "cause": type(video.error).__name__})
             elif ends and video.job is not None:
-                metrics.completed(record.job_facts(video.job, {}), tags)
+                metrics.completed(xcoms.job_facts(video.job, {}), tags)
 
     def _tags(self, ti: Any, model: str | None = None) -> dict[str, str | None]:
         return {"model": model, "conn_id": HailuoHook(self.hailuo_conn_id).hailuo_conn_id, "dag_id": ti.dag_id}
 
-    def _raise_unless_all_is_well(
+    def _raise_if_missing(
         self,
         ti: Any,
-        videos: Sequence[_Video],
-        missing: Sequence[_Video],
+        videos: Sequence[_ItemResult],
+        missing: Sequence[_ItemResult],
         told: str,
         manifest: str | None,
         *,
         kept: bool,
     ) -> None:
         """Raise what the task fails with, if an item has no video and that is not to be skipped."""
-        for video in [video for video in videos if video.error is not None][:_TOLD]:
+        for video in [video for video in videos if video.error is not None][:_MAX_ERRORS_IN_MESSAGE]:
             self.log.warning("Item %d: %s", video.entry["index"], video.error)
         if not missing:
             return
         some_paid = any("job_id" in video.entry for video in videos)
         kind = self._kind(missing, some_paid=some_paid)
-        reasons = [f"item {video.entry['index']}: {video.error}" for video in missing[:_TOLD]]
+        reasons = [f"item {video.entry['index']}: {video.error}" for video in missing]
         there = [video.entry["job_id"] for video in videos if video not in missing and "job_id" in video.entry]
-        open_jobs = [video.entry["job_id"] for video in missing if "job_id" in video.entry and not video.is_lost]
+        unfinished = [video.entry["job_id"] for video in missing if "job_id" in video.entry and not video.is_lost]
         parts = [
-            f"Batch: {told}. {_some(reasons, len(missing), '; ')}",
-            f"Videos that are there: jobs {_some(there[:_NAMED], len(there))}" if there else "",
-            f"Not had yet, and paid if they complete: jobs {_some(open_jobs[:_NAMED], len(open_jobs))}"
-            if open_jobs
+            f"Batch: {told}. {_abbreviate(reasons, _MAX_ERRORS_IN_MESSAGE, '; ')}",
+            f"Videos that are there: jobs {_abbreviate(there, _MAX_JOBS_IN_MESSAGE)}" if there else "",
+            f"Not had yet, and paid if they complete: jobs {_abbreviate(unfinished, _MAX_JOBS_IN_MESSAGE)}"
+            if unfinished
             else "",
             f"The manifest is {manifest}" if manifest else "",
-            self._next(ti, kind, some_paid=some_paid, kept=kept),
+            self._advice(ti, kind, some_paid=some_paid, kept=kept),
         ]
         raise kind(" ".join(f"{part.rstrip('. ')}." for part in parts if part))
 
-    def _kind(self, missing: Sequence[_Video], *, some_paid: bool) -> type[AirflowException]:
+    def _kind(self, missing: Sequence[_ItemResult], *, some_paid: bool) -> type[AirflowException]:
         kinds = set()
         for video in missing:
             assert video.error is not None  # noqa: S101
@@ -647,13 +648,13 @@ class HailuoGenerateBatchOperator(BaseOperator):
         mendable = kinds - {HailuoFailException} or kinds
         return mendable.pop() if len(mendable) == 1 else HailuoException
 
-    def _next(self, ti: Any, kind: type[AirflowException], *, some_paid: bool, kept: bool) -> str:
+    def _advice(self, ti: Any, kind: type[AirflowException], *, some_paid: bool, kept: bool) -> str:
         if issubclass(kind, HailuoFailException):
             does = (
                 "makes only what is missing" if kept or not some_paid else "makes all videos anew, and pays for all"
             )
             return f"No retry mends that: correct it, or set on_item_failure='skip'. Clearing the task {does}"
-        tries_left = record.tries_left(ti)
+        tries_left = has_retries_left(ti)
         if tries_left or kept or not some_paid:
             return (
                 f"{'A retry' if tries_left else 'Clearing the task'} makes what is missing and pays for nothing twice"
@@ -670,11 +671,11 @@ class HailuoGenerateBatchOperator(BaseOperator):
         except errors.ApiframeError as error:
             metrics.count(metrics.FAILED, {**self._tags(ti), "cause": type(error).__name__})
             if jobs:
-                error.message += f"; the jobs of the batch are {_some(jobs[:_NAMED], len(jobs))}"
+                error.message += f"; the jobs of the batch are {_abbreviate(jobs, _MAX_JOBS_IN_MESSAGE)}"
             situation = Situation(
                 hook.hailuo_conn_id,
                 in_doubt=going_on,
-                tries_left=record.tries_left(ti),
+                tries_left=has_retries_left(ti),
                 kept=kept,
                 retried=ti.try_number > 1,
             )
@@ -698,24 +699,24 @@ def _item(given: Any, defaults: Mapping[str, Any]) -> Item:
         return f"{errors.excerpt(repr(given), 80)}: has no prompt"
     own = {name: value for name, value in own.items() if name not in defaults or not is_nothing(value)}
     try:
-        fields = webhooks.named({**defaults, **own})
+        fields = webhooks.with_receiver({**defaults, **own})
         checked = _request(fields).model_dump(exclude_none=True)
     except errors.InvalidInputError as error:
         return error.message
-    return {**checked, **{name: fields[name] for name in IMAGE_FIELDS if pictures.is_elsewhere(fields[name])}}
+    return {**checked, **{name: fields[name] for name in IMAGE_FIELDS if pictures.needs_upload(fields[name])}}
 
 
 def _request(item: Mapping[str, Any]) -> VideoRequest:
     """Return the request of an item, whose pictures are not looked at."""
-    return request(item, dict.fromkeys(_pictures([item]), _PICTURE))
+    return request(item, dict.fromkeys(_to_upload([item]), _PICTURE))
 
 
-def _pictures(items: Iterable[Item]) -> dict[str, str]:
+def _to_upload(items: Iterable[Item]) -> dict[str, str]:
     """Return where the pictures lie that have to be uploaded, and of which field they are."""
     found = {}
     for item in (item for item in items if isinstance(item, Mapping)):
         for name in IMAGE_FIELDS:
-            if pictures.is_elsewhere(place := item.get(name)):
+            if pictures.needs_upload(place := item.get(name)):
                 found[str(place)] = name
     return found
 
@@ -735,11 +736,11 @@ def _upload_all(
     firsts = {urlsplit(place)[:1] + urlsplit(place).netloc.rpartition("@")[:1]: place for place in lie}.values()
     done = [upload(place, lie[place]) for place in firsts]
     rest = [place for place in lie if place not in firsts]
-    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_FILES) as pool:
         return [*done, *pool.map(lambda place: upload(place, lie[place]), rest)]
 
 
-def _video(index: int, outcome: Outcome, end: Finished | GaveUp | None) -> _Video:
+def _video(index: int, outcome: Outcome, end: Finished | GaveUp | None) -> _ItemResult:
     job = end.job if isinstance(end, Finished) else None
     error = end.error if isinstance(end, GaveUp) else outcome.error
     if job is not None:
@@ -754,36 +755,38 @@ def _video(index: int, outcome: Outcome, end: Finished | GaveUp | None) -> _Vide
         "url": job and job.video_url,
         "credits": job and job.credit_cost,
     }
-    return _Video({name: value for name, value in entry.items() if value is not None}, job, error)
+    return _ItemResult({name: value for name, value in entry.items() if value is not None}, job, error)
 
 
-def _shown(video: _Video, items: Sequence[Item] | None) -> dict[str, Any]:
+def _item_entry(video: _ItemResult, items: Sequence[Item] | None) -> dict[str, Any]:
     """Return what the XCom `items` tells of a video."""
     item = items[video.entry["index"]] if items else None
-    prompt = {"prompt": errors.excerpt(item["prompt"], SHOWN_CHARACTERS)} if isinstance(item, Mapping) else {}
-    return {**video.told, **prompt}
+    prompt = (
+        {"prompt": errors.excerpt(item["prompt"], MAX_XCOM_PROMPT_CHARACTERS)} if isinstance(item, Mapping) else {}
+    )
+    return {**video.as_dict, **prompt}
 
 
-def _fail(videos: Sequence[_Video], error: errors.ApiframeError) -> None:
+def _fail(videos: Sequence[_ItemResult], error: errors.ApiframeError) -> None:
     """Let all `videos` fail with the same."""
     for video in videos:
         video.error = copy(error)
         video.error.job_id = video.entry.get("job_id")
 
 
-def _some(first: Sequence[str], of: int, separator: str = ", ") -> str:
-    more = f"{separator}and {of - len(first)} more" if of > len(first) else ""
-    return f"{separator.join(first)}{more}"
+def _abbreviate(values: Sequence[str], at_most: int, separator: str = ", ") -> str:
+    more = f"{separator}and {len(values) - at_most} more" if len(values) > at_most else ""
+    return f"{separator.join(values[:at_most])}{more}"
 
 
 def _manifest_name(ti: Any) -> str:
     """Return a name that a run of its own gives to no other task instance."""
-    identity = json.dumps(list(record.task_facts(ti).values()))
+    identity = json.dumps(list(task_instance_key(ti).values()))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return f"manifest-{re.sub('[^A-Za-z0-9._-]', '_', ti.run_id)[:100]}-{digest}.jsonl"
 
 
-def _looked_up(settings: Settings) -> Any:
+def _returning(settings: Settings) -> Any:
     """Return a look-up that tells what is known: on a worker, no event loop has to wait for it."""
 
     async def look_up() -> Settings:
@@ -792,7 +795,7 @@ def _looked_up(settings: Settings) -> Any:
     return look_up
 
 
-def _load(store: Any) -> Begun | None:
+def _load(store: Any) -> BatchState | None:
     if store is None:
         return None
     try:
@@ -802,7 +805,7 @@ def _load(store: Any) -> Begun | None:
     if stored is None:
         return None
     try:
-        return Begun(**{known.name: stored[known.name] for known in fields(Begun) if known.name in stored})
+        return BatchState(**{known.name: stored[known.name] for known in fields(BatchState) if known.name in stored})
     except TypeError:
         raise HailuoUnavailableException(
             f"{STATE_KEY!r} in the task state store holds something else than a batch: delete it on the page 'Task "
@@ -810,7 +813,7 @@ def _load(store: Any) -> Begun | None:
         ) from None
 
 
-def _save(store: Any, begun: Begun) -> None:
+def _save(store: Any, begun: BatchState) -> None:
     if store is None:
         return
     try:

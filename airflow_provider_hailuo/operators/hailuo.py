@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import jinja2
 
-from airflow_provider_hailuo import metrics, pictures, record, webhooks
+from airflow_provider_hailuo import idempotency, metrics, pictures, webhooks, xcoms
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.budget import check_budget, check_max_credits
 from airflow_provider_hailuo.apiframe.client import Client
@@ -33,11 +33,12 @@ from airflow_provider_hailuo.exceptions import HailuoFailException, HailuoUnavai
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.lineage import openlineage_facets, report
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
-from airflow_provider_hailuo.operators.submission import Submission, SubmissionRecord, takes_up
-from airflow_provider_hailuo.operators.visits import MOST, fewest_visits
+from airflow_provider_hailuo.operators.submission import Submission, SubmissionStore, decide_resume
+from airflow_provider_hailuo.operators.worker_visits import MAX_WORKER_VISITS, effective_worker_visits
 from airflow_provider_hailuo.storage import Destination, IfExists
+from airflow_provider_hailuo.task_instance import has_retries_left, is_nested, map_index, task_instance_key
 from airflow_provider_hailuo.triggers.hailuo import (
-    BACKSTOP_SECONDS,
+    DEFER_TIMEOUT_MARGIN_SECONDS,
     HailuoGenerateTrigger,
     HailuoJobTrigger,
     before_execution_timeout,
@@ -53,15 +54,15 @@ _REQUEST_FIELDS = tuple(VideoRequest.model_fields)
 _SUBMITTED_FIELDS = (*_REQUEST_FIELDS, "hailuo_conn_id", "idempotency_key")
 _STORAGE_FIELDS = ("image_conn_id", "destination", "destination_conn_id")
 
-DEAD_JOBS = 10
+MAX_DEAD_JOBS = 10
 """How many jobs that were dead when they were submitted, so of earlier tries, a try leaves behind before it gives
 up."""
 
-LOOK_SECONDS = 120.0
+RESULT_TIMEOUT_SECONDS = 120.0
 """How long a worker that takes the result asks for it, should the API be out of order."""
 
 
-class _WhenAsked:
+class _ComputedAttribute:
     """An attribute that is worked out whenever it is read: a task may be given more after it was made.
 
     Of the class itself it is `of_class`, which is what Airflow asks for before it maps a task.
@@ -133,7 +134,7 @@ class HailuoGenerateOperator(BaseOperator):
     """
 
     # While the base class is made, Airflow asks already.
-    worker_visits: int = MOST
+    worker_visits: int = MAX_WORKER_VISITS
     deferrable: bool = True
     wait_for_completion: bool = True
     _before_rendering: tuple[int, str | None] | None = None
@@ -156,7 +157,7 @@ class HailuoGenerateOperator(BaseOperator):
         webhook_events: Collection[str] | None = None,
         hailuo_conn_id: str = HailuoHook.default_conn_name,
         deferrable: bool = True,
-        worker_visits: int = MOST,
+        worker_visits: int = MAX_WORKER_VISITS,
         poll_interval: float | timedelta = 5.0,
         timeout: float | timedelta = 1800.0,
         idempotency_key: str | None = None,
@@ -202,7 +203,7 @@ class HailuoGenerateOperator(BaseOperator):
             raise HailuoFailException(
                 "destination: needs wait_for_completion=True: nobody else would store the video"
             )
-        if isinstance(worker_visits, bool) or worker_visits not in range(MOST + 1):
+        if isinstance(worker_visits, bool) or worker_visits not in range(MAX_WORKER_VISITS + 1):
             raise HailuoFailException(f"worker_visits: {worker_visits!r}: must be 0, 1 or 2")
         if is_literal(hailuo_conn_id) and not (is_nothing(hailuo_conn_id) or isinstance(hailuo_conn_id, str)):
             raise HailuoFailException(f"hailuo_conn_id: {hailuo_conn_id!r}: must be the id of a connection, a text")
@@ -216,7 +217,7 @@ class HailuoGenerateOperator(BaseOperator):
                 | {
                     name: value
                     for name, value in self._request_fields().items()
-                    if is_literal(value) and not (name in IMAGE_FIELDS and pictures.is_elsewhere(value))
+                    if is_literal(value) and not (name in IMAGE_FIELDS and pictures.needs_upload(value))
                 }
             )
             if is_literal(idempotency_key):
@@ -227,14 +228,16 @@ class HailuoGenerateOperator(BaseOperator):
         except errors.InvalidInputError as error:
             raise HailuoFailException(str(error)) from None
 
-    def _visits(self) -> tuple[int, str | None]:
+    def _effective_worker_visits(self) -> tuple[int, str | None]:
         """Return how often the task visits a worker, and what stands in the way of fewer visits that were wanted."""
         if not self.wait_for_completion:
             return 1, "wait_for_completion=False" if self.worker_visits == 0 else None
-        return fewest_visits(self, self.worker_visits, deferrable=self.deferrable, of=HailuoGenerateOperator)
+        return effective_worker_visits(
+            self, self.worker_visits, deferrable=self.deferrable, of=HailuoGenerateOperator
+        )
 
     def _start_from_trigger(self) -> bool:
-        return self._visits()[0] == 0
+        return self._effective_worker_visits()[0] == 0
 
     def _start_trigger_args(self) -> StartTriggerArgs | None:
         if not self._start_from_trigger():
@@ -255,16 +258,16 @@ class HailuoGenerateOperator(BaseOperator):
             trigger_cls=path,
             trigger_kwargs=arguments,
             next_method="execute_complete",
-            timeout=timedelta(seconds=self.timeout + BACKSTOP_SECONDS),
+            timeout=timedelta(seconds=self.timeout + DEFER_TIMEOUT_MARGIN_SECONDS),
         )
 
     # Whether Airflow starts the task in the triggerer.
-    start_from_trigger = _WhenAsked(_start_from_trigger, of_class=False)
-    start_trigger_args = _WhenAsked(_start_trigger_args, of_class=None)
+    start_from_trigger = _ComputedAttribute(_start_from_trigger, of_class=False)
+    start_trigger_args = _ComputedAttribute(_start_trigger_args, of_class=None)
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
         """Render the templates, on a worker: what they stood in the way of is not to be seen afterwards."""
-        self._before_rendering = self._visits()
+        self._before_rendering = self._effective_worker_visits()
         super().render_template_fields(context, jinja_env)
 
     def execute(self, context: Context) -> str:
@@ -276,60 +279,60 @@ class HailuoGenerateOperator(BaseOperator):
         ti = context["ti"]
         # `airflow tasks test` of a run that a trigger has ended resumes without an event.
         if not isinstance(event, dict) or event.get("start_on_worker") or _is_of_another_try(event, ti):
-            return self._execute(context, left=record.left_over(ti))
-        submissions = self._record(context)
-        with self._explained(ti, submissions, unknown=not submissions.kept):
+            return self._execute(context, previous=xcoms.pull_previous(ti))
+        submissions = self._submission_store(context)
+        with self._explained(ti, submissions, unknown=not submissions.has_store):
             if not {"job_id", "error"} <= event.keys():
                 raise errors.UnreadableAnswerError(f"The task was resumed by {errors.excerpt(repr(event))}")
-            submission = self._resumed(ti, submissions, event)
+            submission = self._submission_of_event(ti, submissions, event)
             # Not through defer(kwargs=...): dag.test() of Airflow 3.3 drops them.
-            seen = ti.xcom_pull(task_ids=self.task_id, key=record.JOB, map_indexes=ti.map_index)
+            seen = ti.xcom_pull(task_ids=self.task_id, key=xcoms.JOB, map_indexes=ti.map_index)
             if not isinstance(seen, dict) or seen.get("id") != submission.job_id:
                 seen = None
             if event.get("hint") and seen is None:
-                if (job := self._look_again(submission)) is not None:
+                if (job := self._try_final_job(submission)) is not None:
                     return self._finish(context, submissions, submission, job)
                 self._wait(ti, submission, float(event.get("deadline") or self._deadline(ti)), end_from_trigger=False)
             if seen is not None:
-                ti.xcom_push(key=record.CREDIT_COST, value=seen["credits"])
+                ti.xcom_push(key=xcoms.CREDIT_COST, value=seen["credits"])
             raise_unless_finished(event)
             if seen is not None and seen["url"]:
                 self.log.info("Job %s: video is ready, %s credits", submission.job_id, seen["credits"])
                 return self._deliver(context, submissions, submission, seen)
             # The trigger could leave nothing: look again.
-            ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
-            until = min(time.time() + LOOK_SECONDS, self._deadline(ti))
+            ti.xcom_push(key=xcoms.JOB_ID, value=submission.job_id)
+            until = min(time.time() + RESULT_TIMEOUT_SECONDS, self._deadline(ti))
             job = HailuoHook(submission.conn_id).wait_with(
                 JobPoll(str(submission.job_id), until, self.poll_interval), self.log.log
             )
             return self._finish(context, submissions, submission, job)
 
-    def _execute(self, context: Context, left: Mapping[str, Any] | None = None) -> str:
+    def _execute(self, context: Context, previous: Mapping[str, Any] | None = None) -> str:
         """Begin a try on a worker.
 
-        `left` are the XComs that a trigger has left; None if no trigger was there before.
+        `previous` are the XComs that a trigger has pushed; None if no trigger was there before.
         """
         ti = context["ti"]
-        nested = record.is_nested(self, ti)
-        submissions = self._record(context)
-        visits = self._visits_of_this_try(ti)
+        nested = is_nested(self, ti)
+        submissions = self._submission_store(context)
+        visits = self._worker_visits_of_this_try(ti)
         # What a trigger began, the store does not tell, and perhaps its XComs do not either.
-        unknown = not submissions.kept or (left is not None and record.JOB_ID not in left)
+        unknown = not submissions.has_store or (previous is not None and xcoms.JOB_ID not in previous)
         with self._explained(ti, submissions, unknown=unknown):
-            submission, job = self._submit(ti, submissions, left)
+            submission, job = self._submit(ti, submissions, previous)
             if not self.wait_for_completion:
                 if job is not None:
                     video_url(job)  # raises, if there is none
-                self._handed_on(ti, submissions, submission)
+                self._record_delivery(ti, submissions, submission)
                 return str(submission.job_id)
             poll = JobPoll(str(submission.job_id), self._deadline(ti), self.poll_interval)
             if job is None and (nested or not self.deferrable):
                 job = HailuoHook(submission.conn_id).wait_with(poll, self.log.log)
             if job is not None:
                 return self._finish(context, submissions, submission, job)
-        if submission.ends_in_trigger is not (visits < MOST):
-            submissions.note(replace(submission, ends_in_trigger=visits < MOST))
-        self._wait(ti, submission, poll.deadline, end_from_trigger=visits < MOST)
+        if submission.ends_in_trigger is not (visits < MAX_WORKER_VISITS):
+            submissions.update(replace(submission, ends_in_trigger=visits < MAX_WORKER_VISITS))
+        self._wait(ti, submission, poll.deadline, end_from_trigger=visits < MAX_WORKER_VISITS)
 
     def _wait(self, ti: Any, submission: Submission, deadline: float, *, end_from_trigger: bool) -> NoReturn:
         """Wait in the triggerer, until `deadline` (seconds since the epoch)."""
@@ -338,63 +341,67 @@ class HailuoGenerateOperator(BaseOperator):
             trigger=HailuoJobTrigger(
                 job_id=str(submission.job_id),
                 hailuo_conn_id=submission.conn_id,
-                poll_interval=max(self.poll_interval, webhooks.LOOK_SECONDS) if announced else self.poll_interval,
+                poll_interval=max(self.poll_interval, webhooks.FALLBACK_POLL_SECONDS)
+                if announced
+                else self.poll_interval,
                 deadline=deadline,
-                request=record.request_facts(submission.body),
+                request=xcoms.request_facts(submission.body),
                 end_from_trigger=end_from_trigger,
                 try_number=ti.try_number,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + BACKSTOP_SECONDS),
+            timeout=timedelta(seconds=max(0.0, deadline - time.time()) + DEFER_TIMEOUT_MARGIN_SECONDS),
         )
 
-    def _visits_of_this_try(self, ti: Any) -> int:
+    def _worker_visits_of_this_try(self, ti: Any) -> int:
         # Mapped tasks are not seen as such before they run: Airflow starts them on a worker by itself.
-        visits, blocker = self._before_rendering or self._visits()
+        visits, blocker = self._before_rendering or self._effective_worker_visits()
         if visits == 0:
-            visits, blocker = 1, "mapping" if record.map_index(ti) >= 0 else None
+            visits, blocker = 1, "mapping" if map_index(ti) >= 0 else None
         if blocker is not None:
             self.log.info("worker_visits=%d cannot be had with %s: it is %d", self.worker_visits, blocker, visits)
         return visits
 
-    def _record(self, context: Context) -> SubmissionRecord:
+    def _submission_store(self, context: Context) -> SubmissionStore:
         # Each upload of a picture has a URL of its own, and so a body that the API takes for another request.
-        uploads = any(pictures.is_elsewhere(getattr(self, name)) for name in IMAGE_FIELDS)
-        return SubmissionRecord(context, kept=not record.is_nested(self, context["ti"]), needed=uploads)
+        uploads = any(pictures.needs_upload(getattr(self, name)) for name in IMAGE_FIELDS)
+        return SubmissionStore(context, kept=not is_nested(self, context["ti"]), needed=uploads)
 
     @property
     def _conn_id(self) -> str:
         return HailuoHook(self.hailuo_conn_id).hailuo_conn_id
 
     def _request_fields(self) -> dict[str, Any]:
-        return webhooks.named({name: getattr(self, name) for name in _REQUEST_FIELDS})
+        return webhooks.with_receiver({name: getattr(self, name) for name in _REQUEST_FIELDS})
 
-    def _wanted(self, contents: Mapping[str, str] | None = None) -> tuple[VideoRequest, str | None]:
+    def _current_request(self, contents: Mapping[str, str] | None = None) -> tuple[VideoRequest, str | None]:
         """Return the request and the task's own key, as its templates render now.
 
         Pictures that are elsewhere it names by their content: `contents` by field, or what lies there now.
         """
         if contents is None:
-            contents = {name: pictures.content_url(name, *place) for name, place in self._pictures().items()}
+            contents = {
+                name: pictures.content_url(name, *place) for name, place in self._pictures_to_upload().items()
+            }
         fields = {**self._request_fields(), **contents}
         return VideoRequest(**fields), calls.check_idempotency_key(self.idempotency_key)
 
-    def _pictures(self) -> dict[str, tuple[str, str | None]]:
+    def _pictures_to_upload(self) -> dict[str, tuple[str, str | None]]:
         """Return where the pictures lie that have to be uploaded, and their connection, by field."""
         conn_id = None if is_nothing(self.image_conn_id) else self.image_conn_id
         fields = {name: getattr(self, name) for name in IMAGE_FIELDS}
-        return {name: (value, conn_id) for name, value in fields.items() if pictures.is_elsewhere(value)}
+        return {name: (value, conn_id) for name, value in fields.items() if pictures.needs_upload(value)}
 
     def _submit(
-        self, ti: Any, submissions: SubmissionRecord, left: Mapping[str, Any] | None
+        self, ti: Any, submissions: SubmissionStore, previous: Mapping[str, Any] | None
     ) -> tuple[Submission, Job | None]:
         """Go on with what the task has begun, or begin; return the submission, and its job if that is final."""
-        submission = self._taken_up(ti, submissions, left or {})
-        record.forget(ti, left or {})
+        submission = self._resumable_submission(ti, submissions, previous or {})
+        xcoms.delete_previous(ti, previous or {})
         salt = None
-        if submissions.kept:
+        if submissions.has_store:
             # Of the first try perhaps a trigger has sent the request already: under this key.
-            begun_by_trigger = left is not None and ti.try_number <= 1 and not submissions.found
+            begun_by_trigger = previous is not None and ti.try_number <= 1 and not submissions.is_earlier
             salt = str(ti.id) if begun_by_trigger else uuid4().hex
         first = submission.nth if submission else 1
         for n in count(first):
@@ -402,49 +409,51 @@ class HailuoGenerateOperator(BaseOperator):
             try:
                 with HailuoHook(submission.conn_id if submission else self._conn_id).get_conn() as client:
                     if submission is None:
-                        submission = self._begun(ti, submissions, client, n, salt)
-                        if record.JOB_ID in (left or {}):
-                            record.forget_job(ti)
+                        submission = self._new_submission(ti, submissions, client, n, salt)
+                        if xcoms.JOB_ID in (previous or {}):
+                            xcoms.delete_job_id(ti)
                         # Under a key that nothing else can have it is of this try, even if it is dead at once.
                         new = salt is not None and submission.own_key is None
-                    submission, job = self._sent(client, ti, submissions, submission)
+                    submission, job = self._send(client, ti, submissions, submission)
             except errors.CredentialsUnavailableError as error:
                 if submission is None or submission.job_id is None:
                     raise
                 # What is known is waited for, and whoever waits looks the connection up again.
                 self.log.warning("Job %s: cannot see it: %s", submission.job_id, error)
-                ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
+                ti.xcom_push(key=xcoms.JOB_ID, value=submission.job_id)
                 return submission, None
-            if job is None or not _is_dead(job) or new or n == first + DEAD_JOBS - 1:
+            if job is None or not _is_dead(job) or new or n == first + MAX_DEAD_JOBS - 1:
                 return submission, job
             self.log.info("Job %s: ended without a video: another one is submitted", job.id)
             submission = submissions.current = None
         raise AssertionError  # counting never ends
 
-    def _taken_up(self, ti: Any, submissions: SubmissionRecord, left: Mapping[str, Any]) -> Submission | None:
+    def _resumable_submission(
+        self, ti: Any, submissions: SubmissionStore, previous: Mapping[str, Any]
+    ) -> Submission | None:
         """Return what the task has begun in an earlier try, if it is to go on with that."""
         begun = submissions.load()
         body, own_key, invalid = None, None, None
         try:
-            request, own_key = self._wanted()
+            request, own_key = self._current_request()
             body = request.to_wire()
         except (errors.InvalidInputError, errors.FileError) as error:
             invalid = error
-        if begun is None and submissions.kept and record.JOB_ID in left:
-            begun = self._left_by_a_trigger(ti, left[record.JOB_ID], body or {}, own_key)
-            submissions.note(begun)  # only this try can tell
+        if begun is None and submissions.has_store and xcoms.JOB_ID in previous:
+            begun = self._submission_by_trigger(ti, previous[xcoms.JOB_ID], body or {}, own_key)
+            submissions.update(begun)  # only this try can tell
         if begun is None:
             if invalid is not None:
                 raise invalid
             return None
-        if not begun.delivered and record.was_delivered(ti, left, by_trigger=begun.ends_in_trigger):
+        if not begun.delivered and xcoms.was_delivered(ti, previous, by_trigger=begun.ends_in_trigger):
             begun = replace(begun, delivered=True)
-            submissions.note(begun)  # only this try can tell
+            submissions.update(begun)  # only this try can tell
         if invalid is not None and begun.max_tries != ti.max_tries:
             submissions.current = None if begun.delivered else begun
             raise invalid
         submissions.cleared = begun.max_tries != ti.max_tries
-        goes_on, note = takes_up(
+        goes_on, note = decide_resume(
             begun,
             max_tries=ti.max_tries,
             delivered=begun.delivered,
@@ -457,7 +466,9 @@ class HailuoGenerateOperator(BaseOperator):
         submissions.current = goes_on_here if goes_on else None
         return submissions.current
 
-    def _left_by_a_trigger(self, ti: Any, job_id: str, body: Mapping[str, Any], own_key: str | None) -> Submission:
+    def _submission_by_trigger(
+        self, ti: Any, job_id: str, body: Mapping[str, Any], own_key: str | None
+    ) -> Submission:
         """Return the submission of a job that a trigger has made, which cannot write to the store.
 
         What the API tells of its request is taken from there; of the rest it is believed that it has not changed.
@@ -472,13 +483,15 @@ class HailuoGenerateOperator(BaseOperator):
         body = {**body, **known}
         return Submission("", body, self._conn_id, max_tries, own_key, job_id, ends_in_trigger=True)
 
-    def _begun(self, ti: Any, submissions: SubmissionRecord, client: Client, n: int, salt: str | None) -> Submission:
+    def _new_submission(
+        self, ti: Any, submissions: SubmissionStore, client: Client, n: int, salt: str | None
+    ) -> Submission:
         """Return a new submission, written down; `salt` makes its key one that nothing else can have."""
-        uploads = {name: pictures.upload(client, name, *place) for name, place in self._pictures().items()}
+        uploads = {name: pictures.upload(client, name, *place) for name, place in self._pictures_to_upload().items()}
         # What was uploaded, should a picture be replaced meanwhile.
-        request, own_key = self._wanted({name: content for name, (content, _) in uploads.items()})
+        request, own_key = self._current_request({name: content for name, (content, _) in uploads.items()})
         # What would be of no use, or too dear, is not paid for; what may be paid already is not given up for that.
-        may_be_paid = not submissions.kept and ti.try_number > 1
+        may_be_paid = not submissions.has_store and ti.try_number > 1
         destination = self._destination()
         if destination is not None and not may_be_paid:
             destination.check()
@@ -486,9 +499,9 @@ class HailuoGenerateOperator(BaseOperator):
             team = None if may_be_paid else client.send(calls.get_account()).team
             check_budget([request], self.max_credits, team.credits if team else None)
         more = [salt or ti.max_tries or 0]
-        if record.is_nested(self, ti):
+        if is_nested(self, ti):
             more.append(self.task_id)
-        key = own_key or record.task_key(ti, self._conn_id, client.settings, request, *more)
+        key = own_key or idempotency.task_key(ti, self._conn_id, client.settings, request, *more)
         stand_for = dict(uploads.values())
         if request.webhook_url == webhooks.RECEIVER:
             stand_for[webhooks.RECEIVER] = webhooks.receiver_url(self._conn_id, client.settings)
@@ -497,22 +510,22 @@ class HailuoGenerateOperator(BaseOperator):
             nth=n,
             uploads=stand_for,
         )
-        submissions.begin(submission)
+        submissions.save(submission)
         return submission
 
-    def _sent(
-        self, client: Client, ti: Any, submissions: SubmissionRecord, submission: Submission
+    def _send(
+        self, client: Client, ti: Any, submissions: SubmissionStore, submission: Submission
     ) -> tuple[Submission, Job | None]:
         """Send what was not answered yet; return the submission with its job's id, and the job if it is final."""
         status = None
         if submission.job_id is None:
             try:
-                answer = client.send(calls.generate_video(submission.sent, submission.key))
+                answer = client.send(calls.generate_video(submission.wire_body, submission.key))
             except errors.ApiframeError as error:
                 if isinstance(error, errors.ConflictError):
-                    record.name_key(error, submission.key, submission.body["prompt"])
+                    idempotency.add_key_to_message(error, submission.key, submission.body["prompt"])
                 if not (error.in_doubt or submissions.in_doubt):
-                    submissions.forget()
+                    submissions.discard()
                 raise
             submission, status = replace(submission, job_id=answer.job_id), answer.status
             metrics.count(metrics.SUBMITTED, self._tags(ti, submission))
@@ -522,13 +535,13 @@ class HailuoGenerateOperator(BaseOperator):
                 errors.excerpt(status or "status untold"),
                 submission.key,
             )
-        submissions.note(submission)
-        ti.xcom_push(key=record.JOB_ID, value=submission.job_id)
+        submissions.update(submission)
+        ti.xcom_push(key=xcoms.JOB_ID, value=submission.job_id)
         if status is not None and status not in FINAL_STATUSES:
             return submission, None
-        return submission, self._look(client, str(submission.job_id), cleared=submissions.cleared)
+        return submission, self._final_job(client, str(submission.job_id), cleared=submissions.cleared)
 
-    def _look(self, client: Client, job_id: str, *, cleared: bool) -> Job | None:
+    def _final_job(self, client: Client, job_id: str, *, cleared: bool) -> Job | None:
         """Return the job if it is final; what cannot be seen just now is waited for.
 
         That a video is purged is believed at once of a task that was `cleared`: then another one is wanted.
@@ -542,16 +555,16 @@ class HailuoGenerateOperator(BaseOperator):
             return None
         return None if job.lacks_url else job
 
-    def _look_again(self, submission: Submission) -> Job | None:
+    def _try_final_job(self, submission: Submission) -> Job | None:
         """Return the job of a submission if it is final, as far as can be seen just now."""
         try:
             with HailuoHook(submission.conn_id).get_conn() as client:
-                return self._look(client, str(submission.job_id), cleared=False)
+                return self._final_job(client, str(submission.job_id), cleared=False)
         except errors.CredentialsUnavailableError as error:
             self.log.warning("Job %s: cannot see it: %s", submission.job_id, error)
             return None
 
-    def _resumed(self, ti: Any, submissions: SubmissionRecord, event: Mapping[str, Any]) -> Submission:
+    def _submission_of_event(self, ti: Any, submissions: SubmissionStore, event: Mapping[str, Any]) -> Submission:
         """Return the submission that `event` is about; what a trigger has made is written down for a later try."""
         try:
             begun = submissions.load()
@@ -559,19 +572,19 @@ class HailuoGenerateOperator(BaseOperator):
             self.log.warning("%s", error)
             begun = None
         # A trigger that was started again and refused does not know what it submitted before; its XCom does.
-        job_id = event["job_id"] or ti.xcom_pull(task_ids=self.task_id, key=record.JOB_ID, map_indexes=ti.map_index)
+        job_id = event["job_id"] or ti.xcom_pull(task_ids=self.task_id, key=xcoms.JOB_ID, map_indexes=ti.map_index)
         if begun is not None and begun.job_id in {None, job_id}:
             submissions.current = replace(begun, job_id=job_id, ends_in_trigger=False)
             if begun.ends_in_trigger:
-                submissions.note(submissions.current)
+                submissions.update(submissions.current)
             return submissions.current
         body, own_key = event.get("body") or {}, None
         with suppress(errors.InvalidInputError, errors.FileError):
-            request, own_key = self._wanted()
+            request, own_key = self._current_request()
             body = body or request.to_wire()
         made = Submission(event.get("key") or "", body, self._conn_id, ti.max_tries or 0, own_key, job_id)
         if job_id is not None or (event.get("in_doubt") and body):
-            submissions.note(made)
+            submissions.update(made)
         return made
 
     def _deadline(self, ti: Any) -> float:
@@ -582,31 +595,31 @@ class HailuoGenerateOperator(BaseOperator):
             return min(deadline, float(ti.start_date.timestamp()) + allowed)
         return deadline
 
-    def _finish(self, context: Context, submissions: SubmissionRecord, submission: Submission, job: Job) -> str:
+    def _finish(self, context: Context, submissions: SubmissionStore, submission: Submission, job: Job) -> str:
         """Push the XComs of a final `job` and return the URL of its video, or raise what it ended with."""
         ti = context["ti"]
-        facts = record.job_facts(job, record.request_facts(submission.body))
-        ti.xcom_push(key=record.JOB, value=facts)
-        ti.xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
+        facts = xcoms.job_facts(job, xcoms.request_facts(submission.body))
+        ti.xcom_push(key=xcoms.JOB, value=facts)
+        ti.xcom_push(key=xcoms.CREDIT_COST, value=job.credit_cost)
         video_url(job)  # raises, if there is none
         self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
         return self._deliver(context, submissions, submission, facts)
 
     def _deliver(
-        self, context: Context, submissions: SubmissionRecord, submission: Submission, facts: dict[str, Any]
+        self, context: Context, submissions: SubmissionStore, submission: Submission, facts: dict[str, Any]
     ) -> str:
         """Store the video of the XCom `job`, where that is wanted, and return the URL that the task hands on."""
         ti, url, hook = context["ti"], str(facts["url"]), HailuoHook(submission.conn_id)
         if (destination := self._destination()) is not None:
             settings = hook.get_settings()
-            stored = destination.store(facts, record.task_facts(ti), allow_local=settings.is_local)
+            stored = destination.store(facts, task_instance_key(ti), allow_local=settings.is_local)
             facts, url = {**facts, **asdict(stored)}, stored.uri
-            ti.xcom_push(key=record.JOB, value=facts)
+            ti.xcom_push(key=xcoms.JOB, value=facts)
             self._lineage = facts, settings.base_url
             metrics.count(metrics.BYTES_STORED, self._tags(ti, submission), stored.bytes)
-        report(context, () if record.is_nested(self, ti) else self.outlets, facts, hook)
+        report(context, () if is_nested(self, ti) else self.outlets, facts, hook)
         metrics.completed(facts, self._tags(ti, submission))
-        self._handed_on(ti, submissions, submission)
+        self._record_delivery(ti, submissions, submission)
         return url
 
     def _tags(self, ti: Any, submission: Submission | None) -> dict[str, str | None]:
@@ -625,13 +638,13 @@ class HailuoGenerateOperator(BaseOperator):
     def _destination_at(self, url: Any) -> Destination:
         return Destination.of(self, url)
 
-    def _handed_on(self, ti: Any, submissions: SubmissionRecord, submission: Submission) -> None:
+    def _record_delivery(self, ti: Any, submissions: SubmissionStore, submission: Submission) -> None:
         # Airflow may still fail to keep the URL. If it can, the next try is better told by Airflow that it did.
-        if not (self.do_xcom_push and record.tells_deliveries(ti)):
-            submissions.note(replace(submission, delivered=True))
+        if not (self.do_xcom_push and xcoms.are_previous_keys_known(ti)):
+            submissions.update(replace(submission, delivered=True))
 
     @contextmanager
-    def _explained(self, ti: Any, submissions: SubmissionRecord, *, unknown: bool) -> Iterator[None]:
+    def _explained(self, ti: Any, submissions: SubmissionStore, *, unknown: bool) -> Iterator[None]:
         """Turn an `ApiframeError` into the exception that Airflow retries or not, and say what is paid and to do.
 
         `unknown`: whether an earlier try may have begun what `submissions` does not hold.
@@ -646,9 +659,9 @@ class HailuoGenerateOperator(BaseOperator):
                 job_id=current.job_id if current else None,
                 in_doubt=error.in_doubt
                 or submissions.in_doubt
-                or (unknown and not submissions.found and ti.try_number > 1),
-                tries_left=record.tries_left(ti),
-                kept=submissions.keeps or (current is not None and current.own_key is not None),
+                or (unknown and not submissions.is_earlier and ti.try_number > 1),
+                tries_left=has_retries_left(ti),
+                kept=submissions.is_saved or (current is not None and current.own_key is not None),
                 retried=ti.try_number > 1,
             )
             # The cause is told in full, and its traceback would bury it.

@@ -12,7 +12,8 @@ from typing import Any
 from airflow_provider_hailuo.apiframe.errors import excerpt
 from airflow_provider_hailuo.compat import Context, Variable
 from airflow_provider_hailuo.exceptions import HailuoUnavailableException
-from airflow_provider_hailuo.record import map_index, request_facts
+from airflow_provider_hailuo.task_instance import map_index
+from airflow_provider_hailuo.xcoms import request_facts
 
 STATE_KEY = "hailuo_submission"
 """The key of the submission in Airflow's task state store."""
@@ -48,7 +49,7 @@ class Submission:
     uploads: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def sent(self) -> dict[str, Any]:
+    def wire_body(self) -> dict[str, Any]:
         """The JSON body as it goes to the API, with the pictures where they were uploaded, and the receiver."""
         return {
             name: self._in_place(value) if name in {"hailuoParams", "webhookUrl"} else value
@@ -72,7 +73,7 @@ def _video(body: Mapping[str, Any]) -> dict[str, Any]:
     return {**params, **facts, "prompt": str(facts["prompt"]).strip()}
 
 
-def takes_up(
+def decide_resume(
     begun: Submission,
     *,
     max_tries: int,
@@ -138,7 +139,7 @@ class VariableStore:
         Variable.delete(f"{key}_{self._suffix}")
 
 
-class SubmissionRecord:
+class SubmissionStore:
     """The submission of one task instance, in Airflow's task state store as far as there is one (Airflow 3.3).
 
     :param context: the context of the running task.
@@ -153,26 +154,26 @@ class SubmissionRecord:
             self._store = VariableStore(context["ti"])
         self._log = logging.getLogger(__name__)
         self.current: Submission | None = None
-        self.found = False
+        self.is_earlier = False
         self.cleared = False
         self._former: Submission | None = None
         self._began = False
         self._lost = False
 
     @property
-    def keeps(self) -> bool:
+    def is_saved(self) -> bool:
         """Whether a later try will find what this one knows."""
-        return self.kept and not self._lost
+        return self.has_store and not self._lost
 
     @property
-    def kept(self) -> bool:
+    def has_store(self) -> bool:
         """Whether there is a store."""
         return self._store is not None
 
     @property
     def in_doubt(self) -> bool:
         """Whether an earlier try has sent what the task goes on with, and was told of no job."""
-        return self.found and self.current is not None and self.current.job_id is None
+        return self.is_earlier and self.current is not None and self.current.job_id is None
 
     def load(self) -> Submission | None:
         """Return what the task has begun, None if nothing.
@@ -197,33 +198,33 @@ class SubmissionRecord:
                 "page 'Task State Store' of the task instance. A job that it named is not known any more"
             ) from None
         self.current = self._former = submission
-        self.found = True
+        self.is_earlier = True
         return submission
 
-    def begin(self, submission: Submission) -> None:
+    def save(self, submission: Submission) -> None:
         """Write down what is going to be sent.
 
         :raises HailuoUnavailableException: the store cannot be written; then nothing may be sent.
         """
         try:
-            self._save(submission)
+            self._write(submission)
         except Exception as error:
             raise _refusal(f"written: {_said(error)}") from error
-        self.current, self.found, self._began = submission, False, True
+        self.current, self.is_earlier, self._began = submission, False, True
 
-    def note(self, submission: Submission) -> None:
+    def update(self, submission: Submission) -> None:
         """Write down what has become of it, if that is possible: as a rule the key is there already."""
         was_there = self.current is not None and self.current.key == submission.key
         self.current = submission
         if not self._began:
             self._former = submission
         try:
-            self._save(submission)
+            self._write(submission)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
             self._lost = not was_there
             self._log.warning("The task state store could not be written: %s", _said(error))
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """Remove what was certainly refused, and put back what was there before."""
         self.current = None
         if self._store is None:
@@ -232,11 +233,11 @@ class SubmissionRecord:
             if self._former is None:
                 self._store.delete(STATE_KEY)
             else:
-                self._save(self._former)
+                self._write(self._former)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
             self._log.warning("The task state store could not be written: %s", _said(error))
 
-    def _save(self, submission: Submission) -> None:
+    def _write(self, submission: Submission) -> None:
         if self._store is not None:
             self._store.set(
                 STATE_KEY, {name: value for name, value in asdict(submission).items() if value is not None}

@@ -20,7 +20,7 @@ from airflow_provider_hailuo.apiframe.errors import ApiframeError, UnreadableAns
 from airflow_provider_hailuo.apiframe.models import JobStatus, is_nothing
 from airflow_provider_hailuo.apiframe.watcher import shared_watcher
 from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook
-from airflow_provider_hailuo.plugins import finished
+from airflow_provider_hailuo.plugins import job_events
 
 REFUSAL_SECONDS = 0.25
 """Refusals are told at whole multiples of this: how long a look-up took is not to be seen."""
@@ -28,10 +28,10 @@ REFUSAL_SECONDS = 0.25
 LOOK_UP_SECONDS = 10
 """How long what a connection holds serves, so that a thousand webhooks do not ask a secrets backend each."""
 
-THREADS = CapacityLimiter(4)
+DATABASE_LIMITER = CapacityLimiter(4)
 """How many threads, and so connections to the database, webhooks take at a time: a thousand leave the UI its own."""
 
-ANNOUNCER = CapacityLimiter(1)
+ASSET_EVENT_LIMITER = CapacityLimiter(1)
 """The thread that announces videos: one after the other, and no task waits behind them."""
 
 T = TypeVar("T")
@@ -65,19 +65,21 @@ async def receive(conn_id: str, request: Request) -> None:
         raise HTTPException(status.HTTP_400_BAD_REQUEST, error.message) from None
     if not webhook.is_final:
         return
-    seconds = await _in_thread(finished.resume, webhook.job_id)
+    seconds = await _in_thread(job_events.resume_tasks, webhook.job_id)
     if seconds is not None:
         task = asyncio.create_task(_resume_later(webhook.job_id, seconds))
         _later.add(task)
         task.add_done_callback(_later.discard)
     try:
-        await _announce(conn_id, settings, webhook.job_id)
+        await _create_asset_event(conn_id, settings, webhook.job_id)
     except ApiframeError as error:
         log.warning("A webhook of %r could not be followed: %s", conn_id, error)
         raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE) from None
 
 
-async def _in_thread(function: Callable[..., T], *arguments: object, limiter: CapacityLimiter = THREADS) -> T:
+async def _in_thread(
+    function: Callable[..., T], *arguments: object, limiter: CapacityLimiter = DATABASE_LIMITER
+) -> T:
     return await to_thread.run_sync(function, *arguments, limiter=limiter)
 
 
@@ -107,12 +109,12 @@ def _settings(conn_id: str, tick: int) -> Settings | None:  # noqa: ARG001 - a l
 async def _resume_later(job_id: str, seconds: float | None) -> None:
     while seconds is not None:
         await asyncio.sleep(seconds)
-        seconds = await _in_thread(finished.resume, job_id)
+        seconds = await _in_thread(job_events.resume_tasks, job_id)
 
 
-async def _announce(conn_id: str, settings: Settings, job_id: str) -> None:
+async def _create_asset_event(conn_id: str, settings: Settings, job_id: str) -> None:
     """Give the asset of the connection an event for the video of a job, as the API tells of it."""
-    if not await _in_thread(finished.is_awaited, conn_id, job_id):
+    if not await _in_thread(job_events.needs_asset_event, conn_id, job_id):
         return
 
     async def known() -> Settings:
@@ -122,4 +124,4 @@ async def _announce(conn_id: str, settings: Settings, job_id: str) -> None:
     async with shared_watcher(conn_id, known, hook.connect) as (_, watcher):
         job = await watcher.send(calls.get_job(job_id), retries=0)
     if job.status == JobStatus.COMPLETED:
-        await _in_thread(finished.announce, conn_id, job, limiter=ANNOUNCER)
+        await _in_thread(job_events.create_asset_event, conn_id, job, limiter=ASSET_EVENT_LIMITER)

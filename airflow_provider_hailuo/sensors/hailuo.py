@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_hailuo import metrics, record
+from airflow_provider_hailuo import metrics, xcoms
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.models import Job, is_nothing
 from airflow_provider_hailuo.apiframe.polling import SHORTEST_WAIT_SECONDS, Finished, GaveUp, JobPoll, Wait, video_url
@@ -16,12 +16,17 @@ from airflow_provider_hailuo.compat import AirflowSensorTimeout, BaseSensorOpera
 from airflow_provider_hailuo.exceptions import HailuoFailException, Situation, explained
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
-from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS, HailuoJobTrigger, raise_unless_finished
+from airflow_provider_hailuo.task_instance import has_retries_left
+from airflow_provider_hailuo.triggers.hailuo import (
+    DEFER_TIMEOUT_MARGIN_SECONDS,
+    HailuoJobTrigger,
+    raise_unless_finished,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_hailuo.compat import Context
 
-LOOK_SECONDS = 5.0
+MAX_POLL_SECONDS = 5.0
 """How long, at most, a poke waits before it looks again at what is odd."""
 
 
@@ -94,16 +99,16 @@ class HailuoJobSensor(BaseSensorOperator):
         """
         with self._explained(ti):
             _check_job_id(self.job_id)
-            interval = min(self.poke_interval, LOOK_SECONDS)
+            interval = min(self.poke_interval, MAX_POLL_SECONDS)
             poll = _PokePoll(self.job_id, time.time() + self.timeout, interval)
             try:
                 job = HailuoHook(self.hailuo_conn_id).wait_with(poll, self.log.log)
             except errors.JobTimeoutError as error:
                 self.log.info(error.message)
                 return None
-            facts = record.job_facts(job, record.told_facts(job))
-            ti.xcom_push(key=record.JOB, value=facts)
-            ti.xcom_push(key=record.CREDIT_COST, value=job.credit_cost)
+            facts = xcoms.job_facts(job, xcoms.request_facts_of_job(job))
+            ti.xcom_push(key=xcoms.JOB, value=facts)
+            ti.xcom_push(key=xcoms.CREDIT_COST, value=job.credit_cost)
             url = video_url(job)
         self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
         metrics.completed(facts, self._tags(ti, job.model))
@@ -114,7 +119,7 @@ class HailuoJobSensor(BaseSensorOperator):
         now = time.time()
         deadline = (ti.start_date.timestamp() if ti.start_date else now) + self.timeout
         # By which a webhook finds the task that waits.
-        ti.xcom_push(key=record.JOB_ID, value=self.job_id)
+        ti.xcom_push(key=xcoms.JOB_ID, value=self.job_id)
         if now >= deadline:
             raise AirflowSensorTimeout(f"Job {self.job_id}: could not be seen in {self.timeout:g} s")
         self.defer(
@@ -126,7 +131,7 @@ class HailuoJobSensor(BaseSensorOperator):
                 try_number=ti.try_number,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=deadline - now + BACKSTOP_SECONDS),
+            timeout=timedelta(seconds=deadline - now + DEFER_TIMEOUT_MARGIN_SECONDS),
         )
 
     def _tags(self, ti: Any, model: str | None = None) -> dict[str, str | None]:
@@ -144,7 +149,7 @@ class HailuoJobSensor(BaseSensorOperator):
             situation = Situation(
                 conn_id=HailuoHook(self.hailuo_conn_id).hailuo_conn_id,
                 job_id=error.job_id,
-                tries_left=record.tries_left(ti),
+                tries_left=has_retries_left(ti),
                 watches=True,
             )
             raise explained(error, situation) from None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hailuo import metrics, record
+from airflow_provider_hailuo import metrics, xcoms
 from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.models import is_http_url, is_nothing
 from airflow_provider_hailuo.apiframe.polling import video_url
@@ -16,11 +16,12 @@ from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.lineage import openlineage_facets, report
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
 from airflow_provider_hailuo.storage import Destination, IfExists
+from airflow_provider_hailuo.task_instance import has_retries_left, task_instance_key
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-LOOK_SECONDS = 120.0
+RESULT_TIMEOUT_SECONDS = 120.0
 """How long it asks for the job, should the API be out of order: as a rule the job is final when it begins."""
 
 
@@ -83,19 +84,19 @@ class HailuoToObjectStorageOperator(BaseOperator):
                 problem = "must be the id of a job, as the XCom 'job_id' tells it"
                 raise errors.InvalidInputError.of(("job_id", self.job_id, problem))
             destination.check()
-            job = hook.wait_for_job(self.job_id, timeout=LOOK_SECONDS)
+            job = hook.wait_for_job(self.job_id, timeout=RESULT_TIMEOUT_SECONDS)
             tags["model"] = job.model
             video_url(job)  # raises, if there is none
-            facts = record.job_facts(job, record.told_facts(job))
+            facts = xcoms.job_facts(job, xcoms.request_facts_of_job(job))
             settings = hook.get_settings()
-            stored = destination.store(facts, record.task_facts(ti), allow_local=settings.is_local)
+            stored = destination.store(facts, task_instance_key(ti), allow_local=settings.is_local)
             facts |= asdict(stored)
-            ti.xcom_push(key=record.JOB, value=facts)
+            ti.xcom_push(key=xcoms.JOB, value=facts)
             metrics.count(metrics.BYTES_STORED, tags, stored.bytes)
             report(context, self.outlets, facts, hook)
         except errors.ApiframeError as error:
             metrics.count(metrics.FAILED, {**tags, "cause": type(error).__name__})
-            situation = Situation(hook.hailuo_conn_id, tries_left=record.tries_left(ti), watches=True)
+            situation = Situation(hook.hailuo_conn_id, tries_left=has_retries_left(ti), watches=True)
             raise explained(error, situation) from None
         self._lineage = facts, settings.base_url
         return stored.uri

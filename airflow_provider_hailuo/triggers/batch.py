@@ -11,7 +11,7 @@ from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.batch import Outcome, Plan, fingerprint, generate_all, unpack
 from airflow_provider_hailuo.compat import BaseTrigger, TriggerEvent
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.triggers.hailuo import SETTLE_SECONDS
+from airflow_provider_hailuo.triggers.hailuo import MIN_DEFERRED_SECONDS
 
 _PLAN_FIELDS = tuple(field.name for field in fields(Plan))
 
@@ -49,9 +49,9 @@ class HailuoBatchTrigger(BaseTrigger):
         return path, {**own, **self.plan}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Submit, wait, and yield the one event that `outcomes_of` reads."""
+        """Submit, wait, and yield the one event that `outcomes_from_event` reads."""
         now = asyncio.get_running_loop().time
-        settled = now() + SETTLE_SECONDS
+        settled = now() + MIN_DEFERRED_SECONDS
         hook = HailuoHook(self.hailuo_conn_id)
         outcomes = await generate_all(
             unpack(self.items),
@@ -62,10 +62,12 @@ class HailuoBatchTrigger(BaseTrigger):
             connect=hook.connect,
         )
         await asyncio.sleep(max(0.0, settled - now()))
-        yield TriggerEvent({"try_number": self.try_number, "items": fingerprint(self.items), **_told(outcomes)})
+        yield TriggerEvent(
+            {"try_number": self.try_number, "items": fingerprint(self.items), **_event_fields(outcomes)}
+        )
 
 
-def _told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _event_fields(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return outcomes in a form that an event may have; what has befallen many is told once."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for index, outcome in enumerate(outcomes):
@@ -80,7 +82,7 @@ def _told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"jobs": [outcome.job_id for outcome in outcomes], "errors": list(groups.values())}
 
 
-def outcomes_of(event: Mapping[str, Any]) -> list[Outcome]:
+def outcomes_from_event(event: Mapping[str, Any]) -> list[Outcome]:
     """Return what an event of `HailuoBatchTrigger` tells of each item, in their order."""
     outcomes = [Outcome(job_id) for job_id in event["jobs"]]
     for group in event["errors"]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from airflow_provider_hailuo import metrics, record
+from airflow_provider_hailuo import idempotency, metrics, xcoms
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, IMAGE_FIELDS, JobStatus, Submission, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
@@ -18,17 +18,17 @@ from airflow_provider_hailuo.apiframe.watcher import JobWatcher, shared_watcher,
 from airflow_provider_hailuo.compat import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.links.hailuo import video_page
-from airflow_provider_hailuo.pictures import is_elsewhere
-from airflow_provider_hailuo.triggers.progress import progress_told
+from airflow_provider_hailuo.pictures import needs_upload
+from airflow_provider_hailuo.triggers.progress import report_progress
 from airflow_provider_hailuo.webhooks import is_auto
 
 # Airflow's own timeout of a deferral bypasses execute_complete: it is there for a lost trigger only.
-BACKSTOP_SECONDS = 300.0
+DEFER_TIMEOUT_MARGIN_SECONDS = 300.0
 
 RESUME_SECONDS = 30.0
 """How long before `execution_timeout` the wait ends, so that there is time to say which job it was."""
 
-SETTLE_SECONDS = 10.0
+MIN_DEFERRED_SECONDS = 10.0
 """How long a task stays deferred at least. Airflow 3.0 to 3.3 may take the end of the first visit to a worker, of
 which the scheduler hears some seconds late, for the end of the second one, and fail the task (apache/airflow 68741,
 72716)."""
@@ -50,7 +50,7 @@ class HailuoJobTrigger(BaseTrigger):
     :param poll_interval: seconds between two looks (default 5).
     :param deadline: when to give up, in seconds since the epoch; a moment, so that a restarted triggerer does not
         extend it.
-    :param request: what the XCom `job` shows of the request (`record.request_facts`); None (default): leave no XCom.
+    :param request: what the XCom `job` shows of the request (`xcoms.request_facts`); None (default): leave no XCom.
     :param end_from_trigger: end the task here if there is a video (default False: resume it on a worker).
     :param try_number: the try of the task that waits; the event tells it (default 0: unknown).
     """
@@ -79,15 +79,15 @@ class HailuoJobTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
         names = ("job_id", "hailuo_conn_id", "poll_interval", "deadline", "request", "end_from_trigger", "try_number")
-        return _serialized(self, names)
+        return _serialize(self, names)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event that ends the task or that `raise_unless_finished` reads."""
         now = asyncio.get_running_loop().time
-        settled = now() + SETTLE_SECONDS
+        settled = now() + MIN_DEFERRED_SECONDS
         poll = JobPoll(self.job_id, self.deadline, self.poll_interval)
         hook = HailuoHook(self.hailuo_conn_id)
-        with progress_told(self.task_instance, poll):
+        with report_progress(self.task_instance, poll):
             end = await wait_for_job(poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings, hook.connect)
         facts = {"job_id": self.job_id, "try_number": self.try_number}
         event = await _event(self, facts, end, self.request, {}, end_task=self.end_from_trigger)
@@ -136,7 +136,7 @@ class HailuoGenerateTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
         names = ("hailuo_conn_id", "idempotency_key", "poll_interval", "timeout", "execution_timeout")
-        return _serialized(self, (*names, *VideoRequest.model_fields))
+        return _serialize(self, (*names, *VideoRequest.model_fields))
 
     def render_template_fields(self, context: Any, jinja_env: jinja2.Environment | None = None) -> None:
         """Render what describes the request. What cannot be rendered here is left to a worker."""
@@ -152,7 +152,7 @@ class HailuoGenerateTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Submit, wait, and yield the one event that ends the task or that `execute_complete` reads."""
         ti: Any = self.task_instance
-        uploads = any(is_elsewhere(getattr(self, name)) for name in IMAGE_FIELDS)
+        uploads = any(needs_upload(getattr(self, name)) for name in IMAGE_FIELDS)
         ready = self._rendered and not uploads and not is_auto(self._request_fields())
         if ti is None or ti.try_number > 1 or not ready:
             yield TriggerEvent(START_ON_WORKER)
@@ -165,19 +165,19 @@ class HailuoGenerateTrigger(BaseTrigger):
         try:
             # A triggerer before may have submitted: then it does not matter what the templates render to by now, or
             # where the connection leads.
-            facts["job_id"] = job_id = await record.submitted_job(ti)
+            facts["job_id"] = job_id = await xcoms.pull_job_id(ti)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or an XCom backend raises
             self.log.warning("Could not read XComs here, a worker has to: %s", errors.excerpt(repr(error)))
             return TriggerEvent(START_ON_WORKER)
         if job_id is not None:
             self.log.info("Job %s: was submitted before; looking on", job_id)
             poll = JobPoll(job_id, self._deadline(), self.poll_interval)
-            with progress_told(self.task_instance, poll):
+            with report_progress(self.task_instance, poll):
                 end = await wait_for_job(
                     poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings, hook.connect
                 )
-            return await _event(self, facts, end, self._shown(), {}, end_task=True)
-        xcoms: dict[str, Any] = {}
+            return await _event(self, facts, end, self._request_facts(), {}, end_task=True)
+        unpushed: dict[str, Any] = {}
         try:
             request = VideoRequest(**self._request_fields())
             key = calls.check_idempotency_key(self.idempotency_key)
@@ -186,16 +186,16 @@ class HailuoGenerateTrigger(BaseTrigger):
                 watcher,
             ):
                 # The id is the same when another triggerer runs this again, and another in a run that is made again.
-                facts["key"] = key or record.task_key(ti, hook.hailuo_conn_id, settings, request, str(ti.id))
+                facts["key"] = key or idempotency.task_key(ti, hook.hailuo_conn_id, settings, request, str(ti.id))
                 submission = await self._submit(watcher, hook.hailuo_conn_id, facts["key"], request)
                 if submission.status in FINAL_STATUSES - {JobStatus.COMPLETED}:
                     return TriggerEvent(START_ON_WORKER)  # it may submit another one
-                facts["job_id"] = xcoms[record.JOB_ID] = submission.job_id
-                xcoms[record.LINK] = video_page(ti)  # in the other modes the worker that submits leaves it
-                if await _leave(self, xcoms):
-                    xcoms = {}
+                facts["job_id"] = unpushed[xcoms.JOB_ID] = submission.job_id
+                unpushed[xcoms.LINK] = video_page(ti)  # in the other modes the worker that submits pushes it
+                if await _push_xcoms(self, unpushed):
+                    unpushed = {}
                 poll = JobPoll(submission.job_id, self._deadline(), self.poll_interval)
-                with progress_told(self.task_instance, poll):
+                with report_progress(self.task_instance, poll):
                     end = await watcher.wait(poll, self.log.log)
         except errors.CredentialsUnavailableError as error:
             self.log.warning("The triggerer cannot submit, a worker has to: %s", error)
@@ -204,23 +204,23 @@ class HailuoGenerateTrigger(BaseTrigger):
             if error.in_doubt:
                 facts["body"] = request.to_wire()  # a retry has to send the same
             return TriggerEvent({**facts, **_failure(error)})
-        return await _event(self, facts, end, record.request_facts(request.to_wire()), xcoms, end_task=True)
+        return await _event(self, facts, end, xcoms.request_facts(request.to_wire()), unpushed, end_task=True)
 
     def _request_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in VideoRequest.model_fields}
 
-    def _shown(self) -> dict[str, Any]:
+    def _request_facts(self) -> dict[str, Any]:
         """Return what the XCom `job` shows of the request, as far as it can be told by now."""
         try:
-            return record.request_facts(VideoRequest(**self._request_fields()).to_wire())
+            return xcoms.request_facts(VideoRequest(**self._request_fields()).to_wire())
         except errors.InvalidInputError:
-            return record.request_facts({})
+            return xcoms.request_facts({})
 
     async def _submit(self, watcher: JobWatcher, conn_id: str, key: str, request: VideoRequest) -> Submission:
         try:
             submission = await watcher.send(calls.generate_video(request, key))
         except errors.ConflictError as error:
-            record.name_key(error, key, request.prompt)
+            idempotency.add_key_to_message(error, key, request.prompt)
             raise
         status = errors.excerpt(submission.status or "status untold")
         self.log.info("Job %s: submitted, %s; idempotency key %s", submission.job_id, status, key)
@@ -230,7 +230,7 @@ class HailuoGenerateTrigger(BaseTrigger):
 
     def _deadline(self) -> float:
         """Return the moment to give up at, in seconds since the epoch: the same after a restart."""
-        allowed, in_all = self.timeout, self.timeout + BACKSTOP_SECONDS
+        allowed, in_all = self.timeout, self.timeout + DEFER_TIMEOUT_MARGIN_SECONDS
         if self.execution_timeout is not None:
             allowed = min(allowed, before_execution_timeout(self.execution_timeout))
             in_all = min(in_all, self.execution_timeout)
@@ -248,7 +248,7 @@ def before_execution_timeout(seconds: float) -> float:
     return seconds - min(RESUME_SECONDS, seconds / 4)
 
 
-def _serialized(trigger: BaseTrigger, names: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+def _serialize(trigger: BaseTrigger, names: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     path = f"{type(trigger).__module__}.{type(trigger).__qualname__}"
     return path, {name: getattr(trigger, name) for name in names}
 
@@ -258,31 +258,31 @@ async def _event(
     facts: Mapping[str, Any],
     end: Finished | GaveUp,
     request: Mapping[str, Any] | None,
-    xcoms: Mapping[str, Any],
+    unpushed: Mapping[str, Any],
     *,
     end_task: bool,
 ) -> TriggerEvent:
-    """Leave the XComs of a final job, as far as this Airflow lets a trigger do it, and return the event.
+    """Push the XComs of a final job, as far as this Airflow lets a trigger do it, and return the event.
 
-    `facts` are those that any event tells: they are enough for a worker to go on. `xcoms` have to be left as well.
+    `facts` are those that any event tells: they are enough for a worker to go on. `unpushed` are pushed as well.
     With `end_task` the task ends here, if there is a video: all else takes a worker.
     """
     if isinstance(end, GaveUp):
         return TriggerEvent({**facts, **_failure(end.error)})
     final = {**facts, "error": None}
-    if request is None or not record.TRIGGERS_WRITE_XCOMS or trigger.task_instance is None:
+    if request is None or not xcoms.TRIGGERS_PUSH_XCOMS or trigger.task_instance is None:
         return TriggerEvent(final)
-    shown = record.job_facts(end.job, request)
+    shown = xcoms.job_facts(end.job, request)
     try:
         url = video_url(end.job)
     except errors.JobError as error:
-        left = await _leave(trigger, {**xcoms, record.JOB: shown})
+        left = await _push_xcoms(trigger, {**unpushed, xcoms.JOB: shown})
         return TriggerEvent({**facts, **_failure(error)} if left else final)
     if not end_task:
-        await _leave(trigger, {**xcoms, record.JOB: shown})
+        await _push_xcoms(trigger, {**unpushed, xcoms.JOB: shown})
         return TriggerEvent(final)
-    more = {record.CREDIT_COST: end.job.credit_cost, record.RETURN_VALUE: url}
-    if not await _leave(trigger, {**xcoms, record.JOB: shown, **more}):
+    more = {xcoms.CREDIT_COST: end.job.credit_cost, xcoms.RETURN_VALUE: url}
+    if not await _push_xcoms(trigger, {**unpushed, xcoms.JOB: shown, **more}):
         return TriggerEvent(final)
     trigger.log.info(
         "Job %s: video is ready, %s credits, %s s", facts["job_id"], end.job.credit_cost, end.job.seconds
@@ -290,13 +290,13 @@ async def _event(
     conn_id = HailuoHook(trigger.hailuo_conn_id).hailuo_conn_id
     tags = {"model": end.job.model, "conn_id": conn_id, "dag_id": trigger.task_instance.dag_id}
     metrics.completed(shown, tags, in_triggerer=True)
-    return TaskSuccessEvent(xcoms={record.DELIVERED: True})
+    return TaskSuccessEvent(xcoms={xcoms.DELIVERED: True})
 
 
-async def _leave(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> bool:
+async def _push_xcoms(trigger: BaseTrigger, values: Mapping[str, Any]) -> bool:
     """Write XComs; tell whether it worked. A worker can do what did not: the video is paid for."""
     try:
-        await record.leave(trigger.task_instance, xcoms)  # type: ignore[arg-type]
+        await xcoms.push(trigger.task_instance, values)  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or an XCom backend raises
         trigger.log.warning("Could not write XComs here, a worker has to: %s", errors.excerpt(repr(error)))
         return False

@@ -8,60 +8,60 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import xcoms
 from airflow_provider_hailuo.apiframe.polling import JobPoll
 
 PAUSE_SECONDS = 2.0
 """How long a triggerer pauses between two jobs that it tells of, so that thousands cost no more than a few."""
 
-_tellers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Teller] = WeakKeyDictionary()
+_reporters: WeakKeyDictionary[asyncio.AbstractEventLoop, _Reporter] = WeakKeyDictionary()
 
 
 @contextmanager
-def progress_told(ti: Any, poll: JobPoll) -> Iterator[None]:
+def report_progress(ti: Any, poll: JobPoll) -> Iterator[None]:
     """Tell how far a job is while the block waits for it, in turn with all other jobs of the event loop.
 
     :param ti: the task instance that gets the XCom; with None, or before Airflow 3.3, nothing is told.
     :param poll: what looks at the job.
     """
-    if ti is None or not record.TRIGGERS_WRITE_XCOMS:
+    if ti is None or not xcoms.TRIGGERS_PUSH_XCOMS:
         yield
         return
-    teller = _tellers.setdefault(asyncio.get_running_loop(), _Teller())
-    teller.add(ti, poll)
+    reporter = _reporters.setdefault(asyncio.get_running_loop(), _Reporter())
+    reporter.add(ti, poll)
     try:
         yield
     finally:
-        teller.remove(poll)
+        reporter.remove(poll)
 
 
-class _Teller:
+class _Reporter:
     """Tells of one job of an event loop after the other."""
 
     def __init__(self) -> None:
         # In turn: who was told of comes last.
-        self._told: dict[JobPoll, tuple[Any, object]] = {}
+        self._reported: dict[JobPoll, tuple[Any, object]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def add(self, ti: Any, poll: JobPoll) -> None:
-        self._told[poll] = (ti, None)
+        self._reported[poll] = (ti, None)
         if self._task is None:
-            self._task = asyncio.create_task(self._tell())
+            self._task = asyncio.create_task(self._report())
 
     def remove(self, poll: JobPoll) -> None:
-        del self._told[poll]
-        if self._task is not None and not self._told:
+        del self._reported[poll]
+        if self._task is not None and not self._reported:
             self._task.cancel()
             self._task = None
 
-    async def _tell(self) -> None:
+    async def _report(self) -> None:
         while True:
             await asyncio.sleep(PAUSE_SECONDS)
-            for poll, (ti, told) in self._told.items():
+            for poll, (ti, told) in self._reported.items():
                 seen = poll.seen and {"status": poll.seen.status, "progress": poll.seen.progress}
                 if seen and seen != told:
-                    del self._told[poll]
-                    self._told[poll] = (ti, seen)
+                    del self._reported[poll]
+                    self._reported[poll] = (ti, seen)
                     with suppress(Exception):  # of Airflow's API server or an XCom backend
-                        await record.tell_progress(ti, seen)
+                        await xcoms.push_progress(ti, seen)
                     break

@@ -18,9 +18,9 @@ from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.errors import DownloadError, FileError, InvalidInputError
 from airflow_provider_hailuo.apiframe.models import VideoRequest
 from airflow_provider_hailuo.compat import AIRFLOW, BaseHook
-from airflow_provider_hailuo.record import job_facts, request_facts
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.storage import Destination, StorageError, Stored
+from airflow_provider_hailuo.xcoms import job_facts, request_facts
 
 if AIRFLOW >= (3, 0):
     import airflow.sdk.io.fs as airflow_io

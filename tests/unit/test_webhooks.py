@@ -8,7 +8,7 @@ from airflow_provider_hailuo import webhooks
 from airflow_provider_hailuo.apiframe.client import Settings
 from airflow_provider_hailuo.apiframe.errors import InvalidInputError
 from airflow_provider_hailuo.compat import AIRFLOW, Asset
-from airflow_provider_hailuo.webhooks import RECEIVER, jobs_asset_uri, named, receiver_url
+from airflow_provider_hailuo.webhooks import RECEIVER, jobs_asset_uri, receiver_url, with_receiver
 
 REAL = Settings(api_key="afk_1")
 LOCAL = Settings(api_key="afk_1", base_url="http://127.0.0.1:8787")
@@ -21,24 +21,24 @@ def base_url(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.skipif(AIRFLOW < (3, 1), reason="there are no pages of plugins before Airflow 3.1")
 def test_auto_is_the_receiver_wherever_it_is():
-    assert named({"prompt": "a", "webhook_url": "auto"}) == {
+    assert with_receiver({"prompt": "a", "webhook_url": "auto"}) == {
         "prompt": "a",
         "webhook_url": RECEIVER,
         "webhook_events": ("completed", "failed"),
     }
-    assert named({"webhook_url": "auto", "webhook_events": ["failed"]})["webhook_events"] == ["failed"]
+    assert with_receiver({"webhook_url": "auto", "webhook_events": ["failed"]})["webhook_events"] == ["failed"]
 
 
 def test_any_other_url_stays_as_it_is():
     for url in None, "https://example.com/auto", "":
-        assert named({"webhook_url": url}) == {"webhook_url": url}
+        assert with_receiver({"webhook_url": url}) == {"webhook_url": url}
 
 
 def test_an_older_airflow_has_no_receiver(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(webhooks, "AIRFLOW", (3, 0))
 
     with pytest.raises(InvalidInputError, match=r"webhook_url: 'auto': needs Airflow 3\.1\.1"):
-        named({"webhook_url": "auto"})
+        with_receiver({"webhook_url": "auto"})
 
 
 @pytest.mark.parametrize(

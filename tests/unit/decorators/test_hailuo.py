@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_hailuo.compat import AIRFLOW, AirflowException, AirflowFailException, TaskDeferred
 from airflow_provider_hailuo.decorators.hailuo import hailuo_task
 from airflow_provider_hailuo.exceptions import HailuoFailException
-from airflow_provider_hailuo.operators import submission, visits
+from airflow_provider_hailuo.operators import submission, worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.triggers.hailuo import START_ON_WORKER
@@ -322,12 +322,12 @@ def test_a_default_argument_of_the_dag_is_one_of_the_decorator(world: World, air
 def test_a_trigger_may_end_it_but_not_start_it(
     world: World, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, wanted: int, taken: int
 ):
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
-    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
+    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
     video = returning("a boat", worker_visits=wanted)
 
     assert video.start_from_trigger is False
-    assert video._visits() == (taken, None if wanted else "a function to call")
+    assert video._effective_worker_visits() == (taken, None if wanted else "a function to call")
     trigger = work(airflow, video).trigger
     assert trigger.end_from_trigger is (taken == 1)
     assert trigger.request["prompt"] == "a boat"

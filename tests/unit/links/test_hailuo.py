@@ -10,7 +10,7 @@ from airflow_provider_hailuo.links import hailuo as links
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink, video_page
 from airflow_provider_hailuo.operators.batch import HailuoGenerateBatchOperator
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
-from airflow_provider_hailuo.record import LINK
+from airflow_provider_hailuo.xcoms import LINK
 
 TI = SimpleNamespace(dag_id="d", run_id="manual__2026-01-01T00:00:00+00:00", task_id="a&b", map_index=-1)
 

@@ -12,7 +12,7 @@ import httpx
 import pendulum
 import pytest
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import xcoms
 from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.errors import CredentialsUnavailableError
 from airflow_provider_hailuo.compat import AIRFLOW, TaskDeferred
@@ -230,7 +230,7 @@ def let_delete(monkeypatch: pytest.MonkeyPatch, airflow: Airflow) -> None:
     def delete(key: str, **_: object) -> None:
         del airflow.xcoms[key]
 
-    monkeypatch.setattr(record.XCom, "delete", delete, raising=False)
+    monkeypatch.setattr(xcoms.XCom, "delete", delete, raising=False)
 
 
 def make_dag(**arguments: Any) -> DAG:

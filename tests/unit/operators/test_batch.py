@@ -30,12 +30,12 @@ from airflow_provider_hailuo.exceptions import (
     HailuoUnavailableException,
 )
 from airflow_provider_hailuo.operators import batch, submission
-from airflow_provider_hailuo.operators.batch import STATE_KEY, Begun, HailuoGenerateBatchOperator
+from airflow_provider_hailuo.operators.batch import STATE_KEY, BatchState, HailuoGenerateBatchOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.sandbox.state import files
 from airflow_provider_hailuo.triggers import batch as triggers
 from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger
-from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS
+from airflow_provider_hailuo.triggers.hailuo import DEFER_TIMEOUT_MARGIN_SECONDS
 from airflow_provider_hailuo.webhooks import RECEIVER
 from tests.unit.operators.fakes import Store, away, make_dag
 from tests.unit.operators.test_hailuo import TaskInstance, charged, connect, jobs
@@ -45,8 +45,8 @@ from tests.unit.test_metrics import Backend
 
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0)
-    monkeypatch.setattr(batch, "LOOK_INTERVAL", 0.02)
+    monkeypatch.setattr(triggers, "MIN_DEFERRED_SECONDS", 0)
+    monkeypatch.setattr(batch, "RESULT_POLL_SECONDS", 0.02)
     with Sandbox(render_seconds=0.1, jitter=0, credits=1000, seed=1) as sandbox:
         connect(monkeypatch, sandbox, extra=json.dumps({"retries": 0}))
         yield sandbox
@@ -308,7 +308,7 @@ def test_the_time_of_the_whole(sandbox: Sandbox, items: int, arguments: dict[str
 
     deadline = deferral.trigger.plan["deadline"]
     assert before + seconds <= deadline <= after + seconds
-    assert deadline - after <= deferral.timeout.total_seconds() - BACKSTOP_SECONDS <= deadline - before
+    assert deadline - after <= deferral.timeout.total_seconds() - DEFER_TIMEOUT_MARGIN_SECONDS <= deadline - before
 
 
 def test_an_event_is_small(sandbox: Sandbox):
@@ -351,7 +351,7 @@ def test_a_retry_is_not_refused_for_what_the_tries_before_have_spent(sandbox: Sa
 
 
 def test_too_few_credits_in_the_middle_are_told_and_a_retry_makes_the_rest(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(triggers, "MIN_DEFERRED_SECONDS", 0)
     with Sandbox(render_seconds=0.1, jitter=0, credits=50, seed=1) as sandbox:
         connect(monkeypatch, sandbox)
         worker = Worker()
@@ -380,7 +380,7 @@ def test_too_few_credits_in_the_middle_are_told_and_a_retry_makes_the_rest(monke
 
 
 def test_too_few_credits_for_anything_fail_for_good(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(triggers, "MIN_DEFERRED_SECONDS", 0)
     with Sandbox(render_seconds=0.1, jitter=0, credits=4, seed=1) as sandbox:
         connect(monkeypatch, sandbox)
 
@@ -557,16 +557,16 @@ def test_a_retry_gives_up_before_the_keys_are_forgotten(sandbox: Sandbox):
 
     _, deferral = worker.begin(task(MIXED))
 
-    assert deferral.timeout.total_seconds() - BACKSTOP_SECONDS == pytest.approx(360, abs=10)
+    assert deferral.timeout.total_seconds() - DEFER_TIMEOUT_MARGIN_SECONDS == pytest.approx(360, abs=10)
 
 
 def test_of_what_a_task_has_begun():
-    begun = Begun("salt", max_tries=3, since=0)
+    begun = BatchState("salt", max_tries=3, since=0)
 
-    assert begun.next_try(3, 10) == Begun("salt", 3, 0, tries=2)
-    assert begun.next_try(7, 10) == Begun("salt", 7, 0, tries=2, cleared=True)
-    delivered = Begun("salt", 3, 0, delivered=True)
-    assert delivered.next_try(3, 10) == Begun("salt", 3, 0, tries=2, delivered=True)
+    assert begun.next_try(3, 10) == BatchState("salt", 3, 0, tries=2)
+    assert begun.next_try(7, 10) == BatchState("salt", 7, 0, tries=2, cleared=True)
+    delivered = BatchState("salt", 3, 0, delivered=True)
+    assert delivered.next_try(3, 10) == BatchState("salt", 3, 0, tries=2, delivered=True)
     assert delivered.next_try(7, 10) is None
     assert begun.next_try(7, 24 * 3600) is None
 
@@ -691,7 +691,7 @@ def small_videos(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_page_shows_of_each_video_is_there_also_of_a_batch_that_fails(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(batch, "SHOWN_ITEMS", 3)
+    monkeypatch.setattr(batch, "MAX_XCOM_ITEMS", 3)
     long = "a" * 500
     worker = Worker()
 

@@ -11,11 +11,11 @@ import pytest
 
 from airflow_provider_hailuo.apiframe.models import VideoRequest
 from airflow_provider_hailuo.compat import AirflowException, AirflowFailException, TaskDeferred
-from airflow_provider_hailuo.operators import visits
+from airflow_provider_hailuo.operators import worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.triggers import hailuo as triggers
-from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS, HailuoJobTrigger
+from airflow_provider_hailuo.triggers.hailuo import DEFER_TIMEOUT_MARGIN_SECONDS, HailuoJobTrigger
 from tests.unit.operators.fakes import make_dag
 
 
@@ -39,7 +39,7 @@ class TaskInstance:
 
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(triggers, "MIN_DEFERRED_SECONDS", 0)
     with Sandbox(render_seconds=0.1, jitter=0, credits=30, seed=1) as sandbox:
         connect(monkeypatch, sandbox)
         yield sandbox
@@ -92,7 +92,7 @@ def test_it_submits_pushes_the_job_and_defers(sandbox: Sandbox):
     trigger = deferral.value.trigger
     assert ti.xcoms == {"job_id": trigger.job_id}
     assert before + 600 <= trigger.deadline <= time.time() + 600
-    assert 590 < deferral.value.timeout.total_seconds() - BACKSTOP_SECONDS <= 600
+    assert 590 < deferral.value.timeout.total_seconds() - DEFER_TIMEOUT_MARGIN_SECONDS <= 600
     assert sandbox.api_key not in repr(trigger.serialize())
     assert charged(sandbox) == 5
 
@@ -365,8 +365,8 @@ def test_durations_may_be_timedeltas():
 
 
 def test_a_set_of_events_has_one_order_in_each_process(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
-    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
+    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
     events = {"progress", "completed", "failed"}
     with make_dag():
         arguments = operator(webhook_events=events, worker_visits=0).start_trigger_args.trigger_kwargs

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_hailuo import pictures
 from airflow_provider_hailuo.compat import AirflowException, AirflowFailException
-from airflow_provider_hailuo.operators import submission, visits
+from airflow_provider_hailuo.operators import submission, worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.triggers.hailuo import START_ON_WORKER, HailuoGenerateTrigger
@@ -259,12 +259,12 @@ def test_what_names_no_picture_is_refused_while_the_dag_is_parsed(image: object)
     ],
 )
 def test_an_upload_takes_a_worker(monkeypatch: pytest.MonkeyPatch, image: str, taken: tuple[int, str | None]):
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
-    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
+    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
     with make_dag():
         task = operator(image=image, worker_visits=0, deferrable=True)
 
-    assert task._visits() == taken
+    assert task._effective_worker_visits() == taken
 
 
 def test_the_triggerer_leaves_what_renders_to_such_a_picture_to_a_worker():

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import idempotency
 from airflow_provider_hailuo.apiframe.client import Settings
 from airflow_provider_hailuo.apiframe.models import VideoRequest
 from airflow_provider_hailuo.compat import AirflowFailException, TaskDeferred
@@ -18,8 +18,8 @@ from airflow_provider_hailuo.exceptions import (
     HailuoJobTimeoutException,
     HailuoUnavailableException,
 )
-from airflow_provider_hailuo.operators import visits
-from airflow_provider_hailuo.operators.hailuo import LOOK_SECONDS
+from airflow_provider_hailuo.operators import worker_visits
+from airflow_provider_hailuo.operators.hailuo import RESULT_TIMEOUT_SECONDS
 from airflow_provider_hailuo.operators.submission import STATE_KEY
 from airflow_provider_hailuo.triggers.hailuo import START_ON_WORKER
 from tests.unit.operators.fakes import Airflow, World, away, make_dag, nothing, operator, refuse, url, waiting
@@ -40,8 +40,8 @@ LOST = {
 
 @pytest.fixture(autouse=True)
 def airflow_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
-    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
+    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
 
 
 def seen(job_id: str = "job_1", **differences: object) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def test_an_api_that_is_away_at_the_end_is_looked_through_for_a_while(world: Wor
 
     with pytest.raises(HailuoJobTimeoutException, match=r"job_1.*A retry takes it up again"):
         airflow.resume(operator(), airflow.event())
-    assert world.now == pytest.approx(since + LOOK_SECONDS, abs=1)
+    assert world.now == pytest.approx(since + RESULT_TIMEOUT_SECONDS, abs=1)
     world.on_look = lambda: None
 
     assert airflow.run(operator()) == url("job_1")
@@ -200,7 +200,7 @@ def test_what_a_trigger_could_not_submit_a_worker_does_under_the_same_key(world:
     airflow.try_number = 1
     ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="video", map_index=-1)
     settings = Settings(api_key="afk_1")
-    key = record.task_key(ti, "hailuo_default", settings, VideoRequest(prompt="a sunrise"), "id of try 1")
+    key = idempotency.task_key(ti, "hailuo_default", settings, VideoRequest(prompt="a sunrise"), "id of try 1")
 
     assert airflow.resume(waiting(), START_ON_WORKER) == url("job_1")
     assert world.posts[0][0] == key

@@ -19,7 +19,7 @@ from airflow_provider_hailuo.exceptions import (
     HailuoStorageException,
     HailuoUnavailableException,
 )
-from airflow_provider_hailuo.operators import visits
+from airflow_provider_hailuo.operators import worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from tests.unit.operators.fakes import Store, make_dag
@@ -83,7 +83,7 @@ def test_the_video_is_stored_and_its_uri_returned(sandbox: Sandbox, tmp_path: Pa
 def test_it_is_stored_in_the_visit_that_takes_the_result(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("airflow_provider_hailuo.triggers.hailuo.SETTLE_SECONDS", 0)
+    monkeypatch.setattr("airflow_provider_hailuo.triggers.hailuo.MIN_DEFERRED_SECONDS", 0)
     stored, ti = task(f"{tmp_path}/", deferrable=True), TaskInstance()
 
     with pytest.raises(TaskDeferred) as deferral:
@@ -302,12 +302,14 @@ def test_an_asset_event_that_cannot_be_made_names_the_job_and_is_tried_again(san
 def test_storing_and_counting_take_a_worker(
     monkeypatch: pytest.MonkeyPatch, wanted: int, arguments: dict[str, Any], taken: int | None
 ):
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
-    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
+    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
     with make_dag():
         made = HailuoGenerateOperator(task_id="video", prompt="a sunrise", worker_visits=wanted, **arguments)
 
-    assert made._visits() == ((2, "destination") if taken else (1, "max_credits" if wanted == 0 else None))
+    assert made._effective_worker_visits() == (
+        (2, "destination") if taken else (1, "max_credits" if wanted == 0 else None)
+    )
 
 
 # Not waiting

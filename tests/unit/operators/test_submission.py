@@ -19,14 +19,14 @@ from airflow_provider_hailuo.exceptions import (
     HailuoUnavailableException,
 )
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.operators import hailuo, visits
+from airflow_provider_hailuo.operators import hailuo, worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.operators.submission import (
     STATE_KEY,
     Submission,
-    SubmissionRecord,
+    SubmissionStore,
+    decide_resume,
     same_video,
-    takes_up,
 )
 from tests.unit.operators.fakes import (
     EPOCH,
@@ -77,7 +77,7 @@ def kill() -> None:
 def test_a_retry_goes_on_and_a_cleared_task_does_if_the_same_video_is_owed(
     begun: Submission, now: dict[str, Any], goes_on: bool, told: str
 ):
-    decided, note = takes_up(
+    decided, note = decide_resume(
         begun, **{"max_tries": 3, "delivered": False, "body": BODY, "own_key": None, "conn_id": BEGUN.conn_id, **now}
     )
 
@@ -86,7 +86,7 @@ def test_a_retry_goes_on_and_a_cleared_task_does_if_the_same_video_is_owed(
 
 
 def test_a_retry_that_renders_to_the_same_does_not_claim_otherwise():
-    _, note = takes_up(BEGUN, max_tries=3, delivered=False, body=BODY, own_key=None, conn_id=BEGUN.conn_id)
+    _, note = decide_resume(BEGUN, max_tries=3, delivered=False, body=BODY, own_key=None, conn_id=BEGUN.conn_id)
 
     assert note == "This try goes on with job job_1"
 
@@ -104,49 +104,49 @@ def test_where_a_video_is_announced_makes_it_no_other_video(difference: dict[str
     assert same_video(BODY, {**BODY, **difference}) is same_video({**BODY, **difference}, BODY) is same
 
 
-# The record
+# The store
 
 
 def test_what_is_written_comes_back_from_json():
     store = Store()
     full = replace(BEGUN, own_key="mine", delivered=True)
 
-    SubmissionRecord({"task_state_store": store}).begin(full)
-    again = SubmissionRecord({"task_state_store": store})
+    SubmissionStore({"task_state_store": store}).save(full)
+    again = SubmissionStore({"task_state_store": store})
 
     assert again.load() == again.current == full
-    assert again.found
+    assert again.is_earlier
 
 
 def test_fields_of_a_newer_version_are_ignored():
     store = Store()
-    SubmissionRecord({"task_state_store": store}).begin(BEGUN)
+    SubmissionStore({"task_state_store": store}).save(BEGUN)
     store.kept[STATE_KEY] = json.dumps({**json.loads(store.kept[STATE_KEY]), "from_the_future": 1})
 
-    assert SubmissionRecord({"task_state_store": store}).load() == BEGUN
+    assert SubmissionStore({"task_state_store": store}).load() == BEGUN
 
 
 def test_without_a_store_nothing_is_found_and_nothing_fails():
-    for record in (SubmissionRecord({}), SubmissionRecord({"task_state_store": Store()}, kept=False)):
-        record.begin(BEGUN)
-        record.note(BEGUN)
-        assert record.current == BEGUN
-        assert record.load() is None
-        assert (record.kept, record.found) == (False, False)
-        record.forget()
-        assert record.current is None
+    for submissions in (SubmissionStore({}), SubmissionStore({"task_state_store": Store()}, kept=False)):
+        submissions.save(BEGUN)
+        submissions.update(BEGUN)
+        assert submissions.current == BEGUN
+        assert submissions.load() is None
+        assert (submissions.has_store, submissions.is_earlier) == (False, False)
+        submissions.discard()
+        assert submissions.current is None
 
 
 def test_what_was_sent_by_an_earlier_try_and_never_answered_is_in_doubt():
     store = Store()
-    record = SubmissionRecord({"task_state_store": store})
-    record.begin(replace(BEGUN, job_id=None))
-    assert not record.in_doubt
+    submissions = SubmissionStore({"task_state_store": store})
+    submissions.save(replace(BEGUN, job_id=None))
+    assert not submissions.in_doubt
 
-    record.load()
-    assert record.in_doubt
-    record.note(BEGUN)
-    assert not record.in_doubt
+    submissions.load()
+    assert submissions.in_doubt
+    submissions.update(BEGUN)
+    assert not submissions.in_doubt
 
 
 # It is written before it is sent
@@ -292,7 +292,7 @@ def test_wherever_the_worker_dies_there_is_one_job(world: World, airflow: Airflo
         setattr(store, "after_set" if moment == "after_note" else "on_set", kill)
 
     if moment == "before_post":
-        store.after_set = kill  # the record is there
+        store.after_set = kill  # the submissions is there
     elif moment == "after_post":
         world.after_post = kill
     else:
@@ -474,8 +474,8 @@ def test_a_delivery_is_remembered_when_the_try_after_the_clear_comes_to_nothing(
     world: World, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, delivered_by: str
 ):
     ends_in_trigger = delivered_by == "a trigger"
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", ends_in_trigger)
-    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", ends_in_trigger)
+    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
     assert airflow.run(operator(worker_visits=1)).trigger.end_from_trigger is ends_in_trigger
     world.now += 60
     if delivered_by == "a worker":
@@ -493,8 +493,8 @@ def test_a_delivery_is_remembered_when_the_try_after_the_clear_comes_to_nothing(
 
 @pytest.fixture
 def ends_in_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
-    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
+    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
 
 
 @pytest.mark.parametrize("delivered", [False, True])
@@ -699,7 +699,7 @@ def test_without_a_store_dead_jobs_make_room_within_one_try(world: World, storel
 
 
 def test_a_try_gives_up_after_so_many_dead_jobs(world: World, storeless: Airflow, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(hailuo, "DEAD_JOBS", 2)
+    monkeypatch.setattr(hailuo, "MAX_DEAD_JOBS", 2)
     world.outcomes = [{"status": "FAILED"}] * 9
     for _ in range(5):
         with pytest.raises(HailuoJobFailedException):
@@ -757,7 +757,9 @@ def test_an_exception_is_one_that_airflow_retries(world: World, airflow: Airflow
 
 @pytest.mark.parametrize("max_tries", [3, 4])
 def test_another_connection_by_now_is_not_passed_over(max_tries: int):
-    goes_on, note = takes_up(BEGUN, max_tries=max_tries, delivered=False, body=BODY, own_key=None, conn_id="another")
+    goes_on, note = decide_resume(
+        BEGUN, max_tries=max_tries, delivered=False, body=BODY, own_key=None, conn_id="another"
+    )
 
     assert goes_on
     assert f"and the connection {BEGUN.conn_id!r}" in str(note)

@@ -7,8 +7,8 @@ import pytest
 
 from airflow_provider_hailuo.compat import AIRFLOW, TaskDeferred
 from airflow_provider_hailuo.exceptions import HailuoException, HailuoFailException
-from airflow_provider_hailuo.operators import visits
-from airflow_provider_hailuo.webhooks import LOOK_SECONDS
+from airflow_provider_hailuo.operators import worker_visits
+from airflow_provider_hailuo.webhooks import FALLBACK_POLL_SECONDS
 from tests.unit.operators.fakes import Airflow, World, make_dag, operator, refuse, url, waiting
 
 pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="there is no receiver before Airflow 3.1")
@@ -38,12 +38,15 @@ def test_the_receiver_is_sent_and_the_job_is_looked_at_seldom(world: World, airf
 
     assert world.posts[0][1]["webhookUrl"] == f"{FIRST}/hailuo/webhooks/hailuo_default"
     assert world.posts[0][1]["webhookEvents"] == ["completed", "failed"]
-    assert deferral.trigger.poll_interval == LOOK_SECONDS
+    assert deferral.trigger.poll_interval == FALLBACK_POLL_SECONDS
 
 
 def test_a_longer_interval_stays_and_other_urls_change_none(world: World, airflow: Airflow):
     assert airflow.run(operator(webhook_url="auto", poll_interval=300)).trigger.poll_interval == 300
-    assert airflow.run(operator(webhook_url="https://example.com", retries=0)).trigger.poll_interval == LOOK_SECONDS
+    assert (
+        airflow.run(operator(webhook_url="https://example.com", retries=0)).trigger.poll_interval
+        == FALLBACK_POLL_SECONDS
+    )
 
 
 def test_without_it_the_job_is_looked_at_as_ever(world: World, airflow: Airflow):
@@ -62,7 +65,7 @@ def test_a_retry_sends_what_was_sent_first(world: World, airflow: Airflow, base_
     world.after_post = lambda: None
     base_url(SECOND)
 
-    assert airflow.run(operator(webhook_url="auto")).trigger.poll_interval == LOOK_SECONDS
+    assert airflow.run(operator(webhook_url="auto")).trigger.poll_interval == FALLBACK_POLL_SECONDS
     assert world.posts[0] == world.posts[1]
     assert len(world.jobs) == 1
 
@@ -103,12 +106,12 @@ def test_a_base_url_that_is_gone_by_now_does_not_give_up_what_is_paid_for(world:
 
 @pytest.mark.parametrize("wanted", [0, 1])
 def test_it_takes_a_worker_to_be_resumed(monkeypatch: pytest.MonkeyPatch, wanted: int):
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
-    monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
+    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
     with make_dag():
         task = operator(webhook_url="auto", worker_visits=wanted)
 
-    assert task._visits() == (2, "webhook_url='auto', which resumes it on a worker")
+    assert task._effective_worker_visits() == (2, "webhook_url='auto', which resumes it on a worker")
 
 
 # What a task does that a webhook resumes

@@ -69,8 +69,8 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     monkeypatch.setattr(webhooks, "_settings", slow)
     monkeypatch.setattr(webhooks, "monotonic", lambda: receiver.now)
     monkeypatch.setattr(webhooks.asyncio, "sleep", receiver.sleep)
-    monkeypatch.setattr(webhooks.finished, "resume", resume)
-    monkeypatch.setattr(webhooks.finished, "is_awaited", lambda *_: False)
+    monkeypatch.setattr(webhooks.job_events, "resume_tasks", resume)
+    monkeypatch.setattr(webhooks.job_events, "needs_asset_event", lambda *_: False)
     return receiver
 
 

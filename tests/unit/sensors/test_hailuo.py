@@ -34,7 +34,7 @@ from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.sensors import hailuo
 from airflow_provider_hailuo.sensors.hailuo import HailuoJobSensor
 from airflow_provider_hailuo.triggers import hailuo as triggers
-from airflow_provider_hailuo.triggers.hailuo import BACKSTOP_SECONDS, HailuoJobTrigger
+from airflow_provider_hailuo.triggers.hailuo import DEFER_TIMEOUT_MARGIN_SECONDS, HailuoJobTrigger
 from tests.unit.operators.fakes import EPOCH, World, make_dag, refuse, url
 from tests.unit.test_metrics import Backend
 
@@ -453,7 +453,7 @@ def test_it_defers_with_the_deadline_of_its_timeout(world: World):
         "end_from_trigger": False,
         "try_number": 1,
     }
-    assert raised.value.timeout == timedelta(seconds=100 + BACKSTOP_SECONDS)
+    assert raised.value.timeout == timedelta(seconds=100 + DEFER_TIMEOUT_MARGIN_SECONDS)
 
 
 def test_an_api_that_is_away_when_it_resumes_is_waited_for_until_the_timeout(world: World):
@@ -493,7 +493,7 @@ def test_a_dag_that_was_changed_meanwhile_resumes_all_the_same(world: World):
 
 
 def test_the_trigger_and_the_sensor_understand_each_other(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(triggers, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(triggers, "MIN_DEFERRED_SECONDS", 0)
     with Sandbox(render_seconds=1, jitter=0, credits=30, seed=1) as sandbox:
         connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key}
         monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps(connection))

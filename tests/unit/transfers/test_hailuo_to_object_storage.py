@@ -99,7 +99,7 @@ def test_a_job_that_was_purged_is_an_error_and_no_retry_mends_it(
 def test_a_job_that_renders_still_is_waited_for_elsewhere(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(transfers, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(transfers, "RESULT_TIMEOUT_SECONDS", 0.1)
     job_id = HailuoHook().generate_video("[[stall]]").job_id
 
     with pytest.raises(HailuoJobTimeoutException) as raised:

@@ -16,8 +16,8 @@ from airflow_provider_hailuo.apiframe.batch import Outcome, Plan, pack, ranges, 
 from airflow_provider_hailuo.apiframe.client import Settings
 from airflow_provider_hailuo.apiframe.polling import REFUSED_SECONDS
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger, outcomes_of
-from airflow_provider_hailuo.triggers.hailuo import SETTLE_SECONDS
+from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger, outcomes_from_event
+from airflow_provider_hailuo.triggers.hailuo import MIN_DEFERRED_SECONDS
 from tests.fake_api import Api, job_id, page_of_a_proxy, refusal
 from tests.virtual_time import EPOCH, now, patch_clock
 from tests.virtual_time import run as in_virtual_time
@@ -111,7 +111,7 @@ def trigger(items: Any, *, seconds: float = 23 * 3600, **differences: Any) -> Ha
 
 async def event_of(made: HailuoBatchTrigger) -> list[Outcome]:
     (event,) = [event async for event in made.run()]
-    return outcomes_of(json.loads(json.dumps(event.payload)))
+    return outcomes_from_event(json.loads(json.dumps(event.payload)))
 
 
 def run(made: HailuoBatchTrigger) -> list[Outcome]:
@@ -167,7 +167,7 @@ def test_a_task_stays_deferred_long_enough(studio: Studio):
 
     _, seconds = timed(trigger(["a"]))
 
-    assert seconds >= SETTLE_SECONDS
+    assert seconds >= MIN_DEFERRED_SECONDS
 
 
 # A triggerer that dies
@@ -253,7 +253,7 @@ def test_a_retry_asks_once_for_what_is_completed(studio: Studio):
     _, seconds = timed(trigger(numbered(100), tries=2))
 
     assert (len(studio.posts), studio.asked) == (100, [])
-    assert seconds < SETTLE_SECONDS + 1
+    assert seconds < MIN_DEFERRED_SECONDS + 1
 
 
 @pytest.mark.parametrize(("renew", "tries", "made"), [(False, 2, 1), (True, 1, 1), (True, 2, 2), (True, 3, 2)])

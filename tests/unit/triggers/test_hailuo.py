@@ -9,7 +9,7 @@ import httpx
 import pytest
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import idempotency, xcoms
 from airflow_provider_hailuo.apiframe import errors, watcher
 from airflow_provider_hailuo.apiframe.client import AsyncClient, Settings
 from airflow_provider_hailuo.apiframe.models import VideoRequest
@@ -17,8 +17,8 @@ from airflow_provider_hailuo.apiframe.polling import REFUSED_SECONDS, URL_SECOND
 from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook
 from airflow_provider_hailuo.triggers import hailuo
 from airflow_provider_hailuo.triggers.hailuo import (
-    BACKSTOP_SECONDS,
-    SETTLE_SECONDS,
+    DEFER_TIMEOUT_MARGIN_SECONDS,
+    MIN_DEFERRED_SECONDS,
     START_ON_WORKER,
     HailuoGenerateTrigger,
     HailuoJobTrigger,
@@ -66,14 +66,14 @@ class World:
         self.opened.append(AsyncClient(settings, transport=httpx.MockTransport(self.answer)))
         return self.opened[-1]
 
-    async def leave(self, ti: object, xcoms: dict[str, object]) -> None:
+    async def push(self, ti: object, values: dict[str, object]) -> None:
         assert ti is not None
-        written = json.loads(json.dumps(xcoms))
+        written = json.loads(json.dumps(values))
         if "progress" in written:
             self.progress.append(written.pop("progress"))
         self.xcoms.update(written)
 
-    async def submitted_job(self, ti: object) -> object:
+    async def pull_job_id(self, ti: object) -> object:
         assert ti is not None
         if self.unreadable:
             raise RuntimeError("API_SERVER_ERROR")
@@ -85,9 +85,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(HailuoHook, "get_async_settings", lambda _: world.look_up())
     monkeypatch.setattr(HailuoHook, "connect", lambda _, settings: world.connect(settings))
-    monkeypatch.setattr(record, "leave", world.leave)
-    monkeypatch.setattr(record, "submitted_job", world.submitted_job)
-    monkeypatch.setattr(record, "TRIGGERS_WRITE_XCOMS", True)
+    monkeypatch.setattr(xcoms, "push", world.push)
+    monkeypatch.setattr(xcoms, "pull_job_id", world.pull_job_id)
+    monkeypatch.setattr(xcoms, "TRIGGERS_PUSH_XCOMS", True)
     patch_clock(monkeypatch, watcher, hailuo)
     return world
 
@@ -280,9 +280,9 @@ def test_what_resumes_a_worker_never_fires_right_after_the_deferral(
     event, took = timed(waiting)
 
     assert not isinstance(event, TaskSuccessEvent)
-    assert took >= SETTLE_SECONDS
+    assert took >= MIN_DEFERRED_SECONDS
     if steps != [500]:
-        assert took == pytest.approx(SETTLE_SECONDS, abs=0.1)
+        assert took == pytest.approx(MIN_DEFERRED_SECONDS, abs=0.1)
 
 
 def test_what_takes_longer_anyway_is_not_delayed(world: World):
@@ -303,14 +303,14 @@ def test_the_end_of_the_task_is_not_delayed(world: World):
     event, took = timed(task_instance(waiting))
 
     assert isinstance(event, TaskSuccessEvent)
-    assert took < SETTLE_SECONDS / 2
+    assert took < MIN_DEFERRED_SECONDS / 2
 
 
 def test_an_end_that_had_to_be_left_to_a_worker_is(world: World, monkeypatch: pytest.MonkeyPatch):
     async def fail(*_: object) -> None:
         raise RuntimeError("no API server")
 
-    monkeypatch.setattr(record, "leave", fail)
+    monkeypatch.setattr(xcoms, "push", fail)
     world.steps = [VIDEO]
     waiting = HailuoJobTrigger(
         job_id=JOB_ID, poll_interval=1, deadline=EPOCH + 60, request=REQUEST, end_from_trigger=True, try_number=4
@@ -319,7 +319,7 @@ def test_an_end_that_had_to_be_left_to_a_worker_is(world: World, monkeypatch: py
     event, took = timed(task_instance(waiting))
 
     assert event.payload == {"job_id": JOB_ID, "try_number": 4, "error": None}
-    assert took >= SETTLE_SECONDS
+    assert took >= MIN_DEFERRED_SECONDS
 
 
 # The XComs that it leaves, and the end of the task
@@ -369,7 +369,7 @@ def test_nobody_loses_a_video_because_its_progress_could_not_be_told(world: Worl
     async def fail(ti: object, told: object) -> None:
         raise RuntimeError("API_SERVER_ERROR")
 
-    monkeypatch.setattr(record, "tell_progress", fail)
+    monkeypatch.setattr(xcoms, "push_progress", fail)
     world.steps = ["QUEUED", {"status": "PROCESSING", "progress": 40}, VIDEO]
 
     assert run(task_instance(trigger(request=REQUEST)))["error"] is None
@@ -420,11 +420,11 @@ def test_where_it_cannot_leave_xcoms_a_worker_looks_at_the_job(
     world.steps = [VIDEO]
     waiting = task_instance(trigger(request=None if reason == "an older row" else REQUEST, end_from_trigger=True))
     if reason == "an older Airflow":
-        monkeypatch.setattr(record, "TRIGGERS_WRITE_XCOMS", False)
+        monkeypatch.setattr(xcoms, "TRIGGERS_PUSH_XCOMS", False)
     if reason == "dag.test()":
         waiting = trigger(request=REQUEST, end_from_trigger=True)
     if reason == "an API server that is away":
-        monkeypatch.setattr(record, "leave", fail)
+        monkeypatch.setattr(xcoms, "push", fail)
 
     assert run(waiting) == {"job_id": JOB_ID, "try_number": 0, "error": None}
     assert world.xcoms == {}
@@ -541,7 +541,9 @@ def test_its_key_is_the_one_that_a_worker_derives_and_another_in_a_run_that_is_m
 
     request = VideoRequest(prompt="a sunrise", model="hailuo-02")
     (first, _), (second, _) = submitted(world)
-    assert second == record.task_key(waiting.task_instance, "hailuo_default", Settings(api_key=KEY), request, "8")
+    assert second == idempotency.task_key(
+        waiting.task_instance, "hailuo_default", Settings(api_key=KEY), request, "8"
+    )
     assert first != second
 
 
@@ -584,7 +586,7 @@ def test_where_it_cannot_write_xcoms_its_event_alone_tells_all(world: World, mon
     async def fail(*_: object) -> None:
         raise UnicodeEncodeError("ascii", "видео", 0, 5, "ordinal not in range(128)")
 
-    monkeypatch.setattr(record, "leave", fail)
+    monkeypatch.setattr(xcoms, "push", fail)
     world.steps = [{"jobId": JOB_ID, "status": "QUEUED"}, VIDEO]
 
     event = run(task_instance(generate()))
@@ -662,12 +664,12 @@ def test_what_is_refused_is_told_and_no_job_is_named(world: World, step: int, ar
 def test_an_xcom_that_could_not_be_written_at_first_is_written_at_the_end(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
-    async def fail_once(ti: object, xcoms: dict[str, object]) -> None:
-        monkeypatch.setattr(record, "leave", world.leave)
+    async def fail_once(ti: object, values: dict[str, object]) -> None:
+        monkeypatch.setattr(xcoms, "push", world.push)
         raise RuntimeError("no API server")
 
     world.steps = [{"jobId": JOB_ID, "status": "QUEUED"}, VIDEO]
-    monkeypatch.setattr(record, "leave", fail_once)
+    monkeypatch.setattr(xcoms, "push", fail_once)
 
     assert isinstance(end(task_instance(generate())), TaskSuccessEvent)
     assert world.xcoms["job_id"] == JOB_ID
@@ -689,7 +691,7 @@ def test_the_time_to_wait_is_counted_from_when_airflow_handed_over_the_task(
     async def scenario() -> tuple[dict, float]:
         waiting = task_instance(generate(timeout=timeout, execution_timeout=execution_timeout))
         # As Airflow does it.
-        ends = min(timeout + BACKSTOP_SECONDS, execution_timeout or float("inf"))
+        ends = min(timeout + DEFER_TIMEOUT_MARGIN_SECONDS, execution_timeout or float("inf"))
         waiting.timeout_after = datetime.fromtimestamp(EPOCH, timezone.utc) + timedelta(seconds=handed_over + ends)
         return (await anext(waiting.run())).payload, asyncio.get_running_loop().time()
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import xcoms
 from airflow_provider_hailuo.apiframe.models import Job
 from airflow_provider_hailuo.apiframe.polling import JobPoll
-from airflow_provider_hailuo.triggers.progress import PAUSE_SECONDS, progress_told
+from airflow_provider_hailuo.triggers.progress import PAUSE_SECONDS, report_progress
 from tests.virtual_time import run as in_virtual_time
 
 
@@ -19,8 +19,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, object]]:
     async def tell(ti: object, progress: dict[str, object]) -> None:
         told.append((ti, progress["progress"]))
 
-    monkeypatch.setattr(record, "TRIGGERS_WRITE_XCOMS", True)
-    monkeypatch.setattr(record, "tell_progress", tell)
+    monkeypatch.setattr(xcoms, "TRIGGERS_PUSH_XCOMS", True)
+    monkeypatch.setattr(xcoms, "push_progress", tell)
     return told
 
 
@@ -31,7 +31,7 @@ def seen(percent: float) -> JobPoll:
 
 
 async def render(ti: object, poll: JobPoll, seconds: float) -> None:
-    with progress_told(ti, poll):
+    with report_progress(ti, poll):
         await asyncio.sleep(seconds)
 
 

@@ -6,9 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_hailuo import record
-from airflow_provider_hailuo.apiframe.client import Settings
-from airflow_provider_hailuo.apiframe.errors import ConflictError
+from airflow_provider_hailuo import xcoms
 from airflow_provider_hailuo.apiframe.models import Job, VideoRequest
 from tests.virtual_time import run as in_virtual_time
 
@@ -17,39 +15,10 @@ def task_instance(**differences: object) -> SimpleNamespace:
     return SimpleNamespace(**{"dag_id": "dag", "run_id": "run", "task_id": "video", "map_index": -1, **differences})
 
 
-def key(*more: str, conn_id: str = "conn", namespace: str = "", epoch: int = 0, **differences: object) -> str:
-    request = VideoRequest(prompt=str(differences.pop("prompt", "a sunrise")))
-    settings = Settings(api_key="afk_1", namespace=namespace)
-    return record.task_key(task_instance(**differences), conn_id, settings, request, epoch, *more)
-
-
-def test_the_key_is_the_same_for_the_same_task_and_request_only():
-    keys = [
-        key(),
-        *(key(**{name: 7}) for name in vars(task_instance())),
-        key(conn_id="other"),
-        key(epoch=1),
-        key(prompt="a sunset"),
-        key(namespace="staging"),
-        key("more"),
-        key("more", "yet"),
-    ]
-
-    assert len(set(keys)) == len(keys)
-    assert key() == keys[0]
-    # On a worker and in the triggerer, whatever they put for "not mapped".
-    assert key(map_index=None) == keys[0]
-
-
-def test_two_tasks_do_not_share_a_key_because_their_names_run_together():
-    assert key(dag_id="a", run_id="bc") != key(dag_id="ab", run_id="c")
-    assert key("ab", "c") != key("a", "bc")
-
-
 def test_the_facts_of_a_job_are_json_and_hold_the_defaults_of_the_api():
     job = Job(id="j", status="COMPLETED", result={"videoUrl": "https://x.example/v.mp4"}, credit_cost=5)
 
-    facts = record.job_facts(job, record.request_facts(VideoRequest(prompt="a sunrise").to_wire()))
+    facts = xcoms.job_facts(job, xcoms.request_facts(VideoRequest(prompt="a sunrise").to_wire()))
 
     assert json.loads(json.dumps(facts)) == {
         "id": "j",
@@ -67,39 +36,39 @@ def test_the_facts_of_a_job_are_json_and_hold_the_defaults_of_the_api():
 
 @pytest.mark.parametrize(("error", "told"), [("content policy", "content policy"), ({"code": 7}, "{'code': 7}")])
 def test_the_facts_of_a_job_that_failed_say_why(error: object, told: str):
-    assert record.job_facts(Job(id="j", status="FAILED", error=error), {})["error"] == told
+    assert xcoms.job_facts(Job(id="j", status="FAILED", error=error), {})["error"] == told
 
 
 def test_the_facts_are_those_of_the_body_that_was_sent():
     sent = VideoRequest(prompt="a sunrise", model="hailuo-2.3", resolution="1080p", duration="6").to_wire()
 
-    assert record.request_facts(sent) == {
+    assert xcoms.request_facts(sent) == {
         "prompt": "a sunrise",
         "model": "hailuo-2.3",
         "resolution": "1080p",
         "duration": 6,
     }
     # Of a request that cannot be told any more.
-    assert record.request_facts({})["prompt"] is None
+    assert xcoms.request_facts({})["prompt"] is None
 
 
 @pytest.mark.parametrize("map_index", [-1, None])
 def test_what_an_earlier_try_left_is_deleted_and_told(monkeypatch: pytest.MonkeyPatch, map_index: int | None):
-    xcoms = {"job_id": "1", "return_value": "u", "_link_HailuoVideoLink": "u", "mine": 1}
+    kept = {"job_id": "1", "return_value": "u", "_link_HailuoVideoLink": "u", "mine": 1}
 
     def delete(key: str, dag_id: str, task_id: str, run_id: str, map_index: int) -> None:
         assert (dag_id, task_id, run_id, map_index) == ("dag", "video", "run", -1)
-        del xcoms[key]
+        del kept[key]
 
-    monkeypatch.setattr(record.XCom, "delete", delete, raising=False)
-    ti = task_instance(xcom_pull=lambda key, **_: xcoms.get(key), map_index=map_index)
+    monkeypatch.setattr(xcoms.XCom, "delete", delete, raising=False)
+    ti = task_instance(xcom_pull=lambda key, **_: kept.get(key), map_index=map_index)
 
-    left = record.left_over(ti)
-    record.forget(ti, left)
+    previous = xcoms.pull_previous(ti)
+    xcoms.delete_previous(ti, previous)
 
-    assert left == {"job_id": "1", "return_value": "u", "_link_HailuoVideoLink": "u"}
+    assert previous == {"job_id": "1", "return_value": "u", "_link_HailuoVideoLink": "u"}
     # Nothing else may tell of the job.
-    assert xcoms == {"job_id": "1", "mine": 1}
+    assert kept == {"job_id": "1", "mine": 1}
 
 
 @pytest.mark.parametrize(
@@ -114,10 +83,10 @@ def test_what_an_earlier_try_left_is_deleted_and_told(monkeypatch: pytest.Monkey
     ],
 )
 def test_a_url_among_what_airflow_clears_tells_of_a_delivery(context: dict, delivered: bool):
-    assert record.was_delivered(task_instance(**context)) is delivered
+    assert xcoms.was_delivered(task_instance(**context)) is delivered
 
 
-@pytest.mark.skipif(not record.TRIGGERS_WRITE_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+@pytest.mark.skipif(not xcoms.TRIGGERS_PUSH_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
 def test_the_link_is_written_past_the_xcom_backend(monkeypatch: pytest.MonkeyPatch):
     base = pytest.importorskip("airflow.sdk.bases.xcom").BaseXCom
     written = []
@@ -130,14 +99,14 @@ def test_the_link_is_written_past_the_xcom_backend(monkeypatch: pytest.MonkeyPat
         pass
 
     monkeypatch.setattr(base, "aset", classmethod(aset))
-    monkeypatch.setattr(record, "XCom", Backend)
+    monkeypatch.setattr(xcoms, "XCom", Backend)
 
-    asyncio.run(record.leave(task_instance(map_index=None), {"return_value": "u", record.LINK: "u"}))
+    asyncio.run(xcoms.push(task_instance(map_index=None), {"return_value": "u", xcoms.LINK: "u"}))
 
-    assert written == [("Backend", "return_value", "u"), ("BaseXCom", record.LINK, "u")]
+    assert written == [("Backend", "return_value", "u"), ("BaseXCom", xcoms.LINK, "u")]
 
 
-@pytest.mark.skipif(not record.TRIGGERS_WRITE_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+@pytest.mark.skipif(not xcoms.TRIGGERS_PUSH_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
 def test_videos_write_their_xcoms_a_few_at_a_time_and_in_turn(monkeypatch: pytest.MonkeyPatch):
     written: list[str] = []
     writing: set[str] = set()
@@ -152,40 +121,40 @@ def test_videos_write_their_xcoms_a_few_at_a_time_and_in_turn(monkeypatch: pytes
             writing.remove(value)
             written.append(value)
 
-    monkeypatch.setattr(record, "XCom", SimpleNamespace(aset=aset))
-    videos = [str(n) for n in range(5 * record.WRITERS)]
+    monkeypatch.setattr(xcoms, "XCom", SimpleNamespace(aset=aset))
+    videos = [str(n) for n in range(5 * xcoms.CONCURRENT_PUSHES)]
 
     async def leave_all() -> None:
-        await asyncio.gather(*(record.leave(task_instance(), {"job": video, "last": video}) for video in videos))
+        await asyncio.gather(*(xcoms.push(task_instance(), {"job": video, "last": video}) for video in videos))
 
     # Each event loop has turns of its own.
     for _ in range(2):
         asyncio.run(leave_all())
 
-    assert most == record.WRITERS
+    assert most == xcoms.CONCURRENT_PUSHES
     assert written == videos * 2
 
 
-@pytest.mark.skipif(not record.TRIGGERS_WRITE_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+@pytest.mark.skipif(not xcoms.TRIGGERS_PUSH_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
 def test_what_hangs_holds_up_no_other_video(monkeypatch: pytest.MonkeyPatch):
     async def aset(key: str, value: str, **_: object) -> None:
         await (asyncio.Event().wait() if value == "hangs" else asyncio.sleep(0))
 
-    monkeypatch.setattr(record, "XCom", SimpleNamespace(aset=aset))
-    monkeypatch.setattr(record, "WRITE_SECONDS", 0.01)
-    values = [*["hangs"] * record.WRITERS, "u"]
+    monkeypatch.setattr(xcoms, "XCom", SimpleNamespace(aset=aset))
+    monkeypatch.setattr(xcoms, "PUSH_TIMEOUT_SECONDS", 0.01)
+    values = [*["hangs"] * xcoms.CONCURRENT_PUSHES, "u"]
 
     async def leave_all() -> list[object]:
-        leaving = (record.leave(task_instance(), {"return_value": value}) for value in values)
+        leaving = (xcoms.push(task_instance(), {"return_value": value}) for value in values)
         return await asyncio.gather(*leaving, return_exceptions=True)
 
     *hung, done = asyncio.run(leave_all())
 
-    assert [type(error) for error in hung] == [asyncio.TimeoutError] * record.WRITERS
+    assert [type(error) for error in hung] == [asyncio.TimeoutError] * xcoms.CONCURRENT_PUSHES
     assert done is None
 
 
-@pytest.mark.skipif(not record.TRIGGERS_WRITE_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+@pytest.mark.skipif(not xcoms.TRIGGERS_PUSH_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
 def test_progress_waits_for_no_turn_that_a_video_could_have(monkeypatch: pytest.MonkeyPatch):
     written: list[str] = []
 
@@ -193,22 +162,15 @@ def test_progress_waits_for_no_turn_that_a_video_could_have(monkeypatch: pytest.
         await asyncio.sleep(1)
         written.append(key)
 
-    monkeypatch.setattr(record, "XCom", SimpleNamespace(aset=aset))
+    monkeypatch.setattr(xcoms, "XCom", SimpleNamespace(aset=aset))
 
     async def both() -> None:
-        videos = [asyncio.create_task(record.leave(task_instance(), {"job": 1})) for _ in range(record.WRITERS)]
+        videos = [
+            asyncio.create_task(xcoms.push(task_instance(), {"job": 1})) for _ in range(xcoms.CONCURRENT_PUSHES)
+        ]
         await asyncio.sleep(0)
-        await record.tell_progress(task_instance(), {"status": "PROCESSING", "progress": 40})
+        await xcoms.push_progress(task_instance(), {"status": "PROCESSING", "progress": 40})
         await asyncio.gather(*videos)
 
     in_virtual_time(both())
-    assert written == ["job"] * record.WRITERS
-
-
-def test_a_conflict_names_the_key_and_the_prompt():
-    error = ConflictError("so it is", status=409)
-
-    record.name_key(error, "order-7", "a " + "long " * 99)
-
-    assert str(error).startswith("so it is; the key is 'order-7', this request's prompt 'a long ")
-    assert len(str(error)) < 150
+    assert written == ["job"] * xcoms.CONCURRENT_PUSHES

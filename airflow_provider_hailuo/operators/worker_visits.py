@@ -10,11 +10,11 @@ from jinja2 import meta, nodes
 
 from airflow_provider_hailuo.apiframe.models import IMAGE_FIELDS
 from airflow_provider_hailuo.compat import BaseOperator, conf
-from airflow_provider_hailuo.pictures import is_elsewhere
-from airflow_provider_hailuo.record import TRIGGERS_WRITE_XCOMS
+from airflow_provider_hailuo.pictures import needs_upload
 from airflow_provider_hailuo.webhooks import AUTO
+from airflow_provider_hailuo.xcoms import TRIGGERS_PUSH_XCOMS
 
-MOST = 2
+MAX_WORKER_VISITS = 2
 
 SAFE_NAMES = frozenset(
     {
@@ -46,7 +46,7 @@ _PARSER = jinja2.Environment(autoescape=True)
 _PARSER.globals.clear()
 
 
-def fewest_visits(
+def effective_worker_visits(
     task: BaseOperator, wanted: int, *, deferrable: bool, of: type[BaseOperator]
 ) -> tuple[int, str | None]:
     """Return how many visits to a worker a task takes.
@@ -57,7 +57,7 @@ def fewest_visits(
     :param of: the class whose work the triggerer does; what a subclass does besides takes a worker.
     :return: `wanted` and None, or the next higher number at which nothing is lost, and what stands in the way.
     """
-    reasons = [_first(_blockers(task, visits, deferrable, of)) for visits in range(wanted, MOST)]
+    reasons = [_first(_blockers(task, visits, deferrable, of)) for visits in range(wanted, MAX_WORKER_VISITS)]
     free = next((n for n, reason in enumerate(reasons) if reason is None), len(reasons))
     return wanted + free, reasons[0] if free else None
 
@@ -67,7 +67,7 @@ def _first(reasons: Iterator[str]) -> str | None:
 
 
 def _blockers(task: BaseOperator, visits: int, deferrable: bool, of: type[BaseOperator]) -> Iterator[str]:
-    if not TRIGGERS_WRITE_XCOMS:
+    if not TRIGGERS_PUSH_XCOMS:
         yield "an Airflow older than 3.3"
     if not deferrable:
         yield "deferrable=False"
@@ -138,7 +138,7 @@ def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterat
 
 def _is_uploaded(picture: Any) -> bool:
     """Tell whether a picture certainly has to be uploaded; of a template the trigger finds out."""
-    return is_elsewhere(picture) and "{" not in picture
+    return needs_upload(picture) and "{" not in picture
 
 
 def _unsafe(values: Mapping[str, Any]) -> Iterator[str]:

@@ -17,18 +17,18 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import String, and_, cast, select, update
 from sqlalchemy.orm import Session
 
-from airflow_provider_hailuo import record
+from airflow_provider_hailuo import xcoms
 from airflow_provider_hailuo.apiframe.models import Job
-from airflow_provider_hailuo.triggers.hailuo import SETTLE_SECONDS, HailuoJobTrigger
+from airflow_provider_hailuo.triggers.hailuo import MIN_DEFERRED_SECONDS, HailuoJobTrigger
 from airflow_provider_hailuo.webhooks import jobs_asset_uri
 
-STALE = timedelta(days=1)
+MAX_EVENT_AGE = timedelta(days=1)
 """How long after its end a video is announced: older webhooks are replayed, and their events may be cleaned away."""
 
 _TRIGGER = f"{HailuoJobTrigger.__module__}.{HailuoJobTrigger.__qualname__}"
 
 
-def resume(job_id: str) -> float | None:
+def resume_tasks(job_id: str) -> float | None:
     """Resume the tasks that wait for a job in the triggerer: each looks at the job, and waits on if it has not ended.
 
     Airflow does the same with a task that waits for a person (its route of human-in-the-loop tasks).
@@ -36,7 +36,7 @@ def resume(job_id: str) -> float | None:
     :param job_id: the job.
     :return: seconds after which to try again, because a task is deferred since a moment only; None if there is none.
     """
-    settled = datetime.now(timezone.utc) - timedelta(seconds=SETTLE_SECONDS)
+    settled = datetime.now(timezone.utc) - timedelta(seconds=MIN_DEFERRED_SECONDS)
     seconds: list[float] = []
     with create_session() as session:
         waiting = session.execute(
@@ -54,7 +54,7 @@ def resume(job_id: str) -> float | None:
             .where(
                 TaskInstance.state == TaskInstanceState.DEFERRED,
                 Trigger.classpath == _TRIGGER,
-                XComModel.key == record.JOB_ID,
+                XComModel.key == xcoms.JOB_ID,
                 # A custom XCom backend may have made a JSON text of it before Airflow does.
                 cast(XComModel.value, String).in_([json.dumps(job_id), json.dumps(json.dumps(job_id))]),
             )
@@ -80,13 +80,15 @@ def _resume(session: Session, ti_id: object, job_id: str) -> None:
         handle_event_submit(TriggerEvent(event), task_instance=ti, session=session)
 
 
-def is_awaited(conn_id: str, job_id: str) -> bool:
+def needs_asset_event(conn_id: str, job_id: str) -> bool:
     """Tell whether a DAG knows the asset of the connection's jobs, and it has no event of this job yet."""
     with create_session() as session:
-        return any(True for _ in _without_event(session, conn_id, job_id, datetime.now(timezone.utc) - STALE))
+        return any(
+            True for _ in _assets_without_event(session, conn_id, job_id, datetime.now(timezone.utc) - MAX_EVENT_AGE)
+        )
 
 
-def announce(conn_id: str, job: Job) -> None:
+def create_asset_event(conn_id: str, job: Job) -> None:
     """Give the asset of the connection's jobs an event for a completed job, one however often this is called.
 
     Not twice at a time in one process: not every database locks rows.
@@ -96,13 +98,13 @@ def announce(conn_id: str, job: Job) -> None:
     """
     now = datetime.now(timezone.utc)
     ended = job.completed_at or now
-    if now - ended > STALE:
+    if now - ended > MAX_EVENT_AGE:
         return
-    facts = record.job_facts(job, record.told_facts(job))
+    facts = xcoms.job_facts(job, xcoms.request_facts_of_job(job))
     facts["job"] = facts.pop("id")
     with create_session() as session:
         # An hour for clocks that differ.
-        for asset in _without_event(session, conn_id, job.id, min(ended, now) - timedelta(hours=1), lock=True):
+        for asset in _assets_without_event(session, conn_id, job.id, min(ended, now) - timedelta(hours=1), lock=True):
             # A run that is about to be made takes the events until the moment it was asked for. Airflow leaves that
             # at the first event, and this one would wait for the next run.
             queued = AssetDagRunQueue.asset_id == asset.id
@@ -111,7 +113,7 @@ def announce(conn_id: str, job: Job) -> None:
             session.execute(update(AssetDagRunQueue).where(queued).values(created_at=datetime.now(timezone.utc)))
 
 
-def _without_event(
+def _assets_without_event(
     session: Session, conn_id: str, job_id: str, since: datetime, *, lock: bool = False
 ) -> Iterator[AssetModel]:
     assets = select(AssetModel).where(AssetModel.uri == jobs_asset_uri(conn_id))

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from airflow_provider_hailuo.compat import AIRFLOW
-from airflow_provider_hailuo.operators import visits
+from airflow_provider_hailuo.operators import worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from tests.unit.operators.fakes import DAG, Asset, make_dag
 
@@ -16,9 +16,9 @@ HAS_LISTENER_MANAGER = AIRFLOW >= (3, 2)
 
 @pytest.fixture(autouse=True)
 def airflow_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", True)
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
     if not HAS_LISTENER_MANAGER:
-        monkeypatch.setattr(visits, "_listeners", lambda: iter(()))
+        monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def operator(**arguments: object) -> HailuoGenerateOperator:
 
 
 def taken(task: HailuoGenerateOperator) -> tuple[int, str | None]:
-    return task._visits()
+    return task._effective_worker_visits()
 
 
 def callback(*_: object) -> None:
@@ -190,7 +190,7 @@ def test_mapped_tasks_start_on_a_worker(dag: DAG):
 
 
 def test_an_older_airflow_takes_two_visits(dag: DAG, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(visits, "TRIGGERS_WRITE_XCOMS", False)
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", False)
 
     assert taken(operator()) == taken(operator(task_id="other", worker_visits=1)) == (2, "an Airflow older than 3.3")
 
@@ -318,7 +318,7 @@ def test_who_did_not_ask_for_fewer_visits_does_not_load_all_plugins(dag: DAG, mo
     def load() -> None:
         raise AssertionError
 
-    monkeypatch.setattr(visits, "_listeners", load)
+    monkeypatch.setattr(worker_visits, "_listeners", load)
 
     assert taken(operator(worker_visits=2)) == (2, None)
     assert taken(operator(task_id="other", outlets=[Asset("videos")])) == (2, "outlets")
