@@ -188,7 +188,7 @@ def size(load: Load, mode: str, figures: Measured, caps: Caps) -> Size:
     :param caps: what the API allows.
     :return: the size, at the peak.
     """
-    per_task = min(load.batch_size, load.videos_per_day) if mode == "batch" else 1
+    per_task = max(1, min(load.batch_size, load.videos_per_day)) if mode == "batch" else 1
     videos = load.videos_per_day * load.peak_factor / DAY
     tasks = videos / per_task
 

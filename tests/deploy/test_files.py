@@ -229,10 +229,9 @@ def test_the_chart_lets_webhooks_in():
     assert [host["name"] for host in HELM["ingress"]["apiServer"]["hosts"]] == [base.hostname]
 
 
-def test_the_documented_ingress_leads_to_the_receiver(monkeypatch):
+def test_the_ingress_of_webhooks_leads_to_the_receiver(monkeypatch):
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", HELM["config"]["api"]["base_url"])
-    (block,) = re.findall(r"^```yaml\n(.*?)^```", DEPLOYMENT, re.MULTILINE | re.DOTALL)
-    (rule,) = yaml.safe_load(block)["spec"]["rules"]
+    (rule,) = yaml.safe_load((DEPLOY / "webhooks-ingress.yaml").read_text("utf-8"))["spec"]["rules"]
     (path,) = rule["http"]["paths"]
     url = receiver_url("hailuo_default", Settings(api_key="afk_1"))
     assert url.startswith(f"https://{rule['host']}{path['path']}")
@@ -260,6 +259,7 @@ def test_the_documentation_names_files_that_are_there():
     named = set(re.findall(r"\bdeploy/[\w.-]+\w", DEPLOYMENT))
     assert {f"deploy/{path.name}" for path in DEPLOY.iterdir() if path.is_file()} - {"deploy/sizing.py"} <= named
     assert all((ROOT / path).exists() for path in named)
+    assert set(re.findall(r" exec (\S+)", DEPLOYMENT)) <= SERVICES.keys()
     for secret in ("fernetKeySecretName", "apiSecretKeySecretName", "jwtSecretName"):
         assert f"secret generic {HELM[secret]} " in DEPLOYMENT
     assert f"secret generic {HELM['secret'][0]['secretName']} " in DEPLOYMENT

@@ -178,6 +178,17 @@ def test_documentation_shows_what_the_script_prints(capsys):
     assert capsys.readouterr().out in page
 
 
+def test_figures_in_the_text_are_computed():
+    page = (ROOT / "docs" / "sizing.md").read_text("utf-8")
+    figures, load = sizing.measured(results(), 5), sizing.Load(100_000)
+    rare, often = (sizing.size(replace(load, poll_interval=seconds), "2", figures, CAPS) for seconds in (30, 5))
+    assert f"makes {rare.requests_per_minute:.0f} requests a minute of the {often.requests_per_minute:.0f}" in page
+    assert f"makes it {sizing.measured(results(), 1).slot_seconds['2']:.1f} s for both visits" in page
+    assert f"has started {60 * figures.videos_per_second['2']:.0f} mapped videos a minute" in page
+    pool = sizing.size(sizing.Load(1_000), "2", figures, CAPS).pool_slots
+    assert f"airflow pools set hailuo {pool} " in page
+
+
 def test_numbers_and_results_may_be_given(tmp_path, capsys):
     given = results()
     for row in given["slots"]["rows"]:
