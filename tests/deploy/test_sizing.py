@@ -24,7 +24,7 @@ FIGURES = sizing.Measured(
     slot_seconds={"2": 5.0, "1": 2.0, "0": 0.0, "batch": 4.0},
     delay_intervals=1.0,
     start_seconds=0.1,
-    videos_per_second={"2": 2.0},
+    videos_per_second={"2": 2.0, "1": 2.0, "0": 2.0, "batch": 8.0},
     triggerers={100: 250.0, 1000: 300.0},
 )
 A_VIDEO_A_SECOND = sizing.Load(videos_per_day=86_400, peak_factor=1, render_seconds=95)
@@ -138,6 +138,7 @@ def test_what_the_api_does_not_allow():
 
 def test_what_was_not_measured():
     assert size("2", videos_per_day=3 * 86_400).limits == ("measured up to 120 starts a minute",)
+    assert size("batch", videos_per_day=3 * 86_400).limits == ()
 
 
 def test_the_most_videos_that_the_api_allows():
