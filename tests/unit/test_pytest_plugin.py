@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import airflow_provider_hailuo.sandbox.server  # noqa: F401 - else the tests inside of tests would import it each anew
+
+pytest_plugins = ["pytester"]
+
+# By its name alone the plugin would come from what is installed, before coverage looks.
+PLUGIN = ("-p", "no:hailuo", "-p", "airflow_provider_hailuo.pytest_plugin")
+
+
+def test_the_connection_leads_to_a_running_sandbox_until_the_test_ends(pytester: pytest.Pytester):
+    pytester.makepyfile("""
+        import json
+        import os
+
+        from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+        from airflow_provider_hailuo.triggers import batch, hailuo
+
+        def test_with_it(hailuo_sandbox):
+            assert HailuoHook().get_account().team.credits == 1000
+            assert hailuo_sandbox.stats()["requests"]["GET /v2/me"] == 1
+            job = HailuoHook().generate_video(prompt="A wave")
+            assert HailuoHook().get_job(job.job_id).status == "COMPLETED"
+            assert batch.MIN_DEFERRED_SECONDS == hailuo.MIN_DEFERRED_SECONDS == 0
+
+        def test_without_it():
+            assert "AIRFLOW_CONN_HAILUO_DEFAULT" not in os.environ
+            assert batch.MIN_DEFERRED_SECONDS == hailuo.MIN_DEFERRED_SECONDS > 0
+    """)
+    pytester.runpytest_inprocess(*PLUGIN).assert_outcomes(passed=2)
+
+
+def test_the_marker_of_a_test_or_its_module_gives_the_settings(pytester: pytest.Pytester):
+    pytester.makepyfile("""
+        import pytest
+
+        pytestmark = pytest.mark.hailuo_sandbox(credits=3, faults=[{"fault": "reset"}])
+
+        def test_of_the_module(hailuo_sandbox):
+            assert hailuo_sandbox.stats()["credits"] == 3
+
+        @pytest.mark.hailuo_sandbox(render_seconds=60)
+        def test_of_the_test(hailuo_sandbox):
+            assert hailuo_sandbox.stats()["credits"] == 1000
+    """)
+    pytester.runpytest_inprocess(*PLUGIN, "--strict-markers").assert_outcomes(passed=2)
+
+
+def test_without_the_extra_the_fixture_says_what_to_install(pytester: pytest.Pytester):
+    pytester.makeconftest("import sys; sys.modules['av'] = None")
+    pytester.makepyfile("def test_that_needs_it(hailuo_sandbox): ...")
+    result = pytester.runpytest_subprocess(*PLUGIN)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(['The sandbox needs av: pip install "airflow-provider-hailuo[[]sandbox[]]"'])
+    result.stdout.no_fnmatch_line("*During handling*")
+
+
+def test_a_pytest_that_starts_imports_nothing_else():
+    code = (
+        "import json, sys, pytest; known = set(sys.modules); import airflow_provider_hailuo.pytest_plugin; "
+        "print(*sorted(set(sys.modules) - known))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["airflow_provider_hailuo", "airflow_provider_hailuo.pytest_plugin"]
