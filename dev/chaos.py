@@ -1,5 +1,7 @@
 """`make chaos`: break things on purpose, in a real Airflow, and count videos and credits afterwards.
 
+With `PRODUCTION=1` the Airflow is the one of `production.py`, which has more that can break.
+
 Each scenario runs a batch of videos, injects faults, and then looks at every task, every XCom and the account of the
 sandbox: each video must be there, and must have been paid once.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -16,14 +19,15 @@ from argparse import ArgumentParser
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from local_airflow import LocalAirflow, exit_on_signals
+from local_airflow import LocalAirflow, Postgres, exit_on_signals
+from production import DEPLOYMENTS, TRIGGERERS, WORKERS, Daemon, ProductionAirflow
 from webhook_storm import Storm
 
 from airflow_provider_hailuo.apiframe.models import Job
@@ -85,7 +89,7 @@ class Chaos:
         self.sandbox = sandbox
         self.secret = secret
         self._deaths = deaths
-        self._kills = 0
+        self._strikes = 0
         self.restarts = 0
 
     def batch(
@@ -107,8 +111,10 @@ class Chaos:
         start, charged, faults = time.monotonic(), self.sandbox.stats()["creditsCharged"], self._faults()
         run_id = self.airflow.trigger(dag_id, conf={"videos": videos})
         strike()
-        while self.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS) == "failed" and tries_are_faults:
-            self.airflow.clear(dag_id, run_id, only_failed=True)
+        with suppress(TimeoutError):
+            while self.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS) == "failed" and tries_are_faults:
+                self.airflow.clear(dag_id, run_id, only_failed=True)
+        stuck = sum(state not in {"success", "failed"} for state, _ in self.tries(run_id).values())
         self.sandbox.set_faults([])
         jobs = self.jobs(run_id)
         urls = self.urls(run_id)
@@ -122,12 +128,39 @@ class Chaos:
             paid_twice=sum(len(of_one) > 1 for of_one in jobs.values()),
             credits=self.sandbox.stats()["creditsCharged"] - charged,
             seconds=time.monotonic() - start,
+            wrong={"stuck": stuck} if stuck else {},
         )
 
     def kill(self, name: str) -> None:
         """Kill a component and all of its processes, as a power cut does."""
-        self._kills += 1
+        self._strikes += 1
         self.airflow.kill(name)
+
+    def kill_and_start(self, *names: str) -> None:
+        """Kill components, and start them again."""
+        for name in names:
+            self.kill(name)
+        for name in names:
+            self.airflow.start(name)
+
+    def renew(self, name: str) -> None:
+        """End a triggerer as a new deployment does, start its successor, and wait until that is well."""
+        self._strikes += 1
+        alive = "select count(*) from job where job_type = 'TriggererJob' and state = 'running'"
+        count = self.airflow.query(alive)[0][0]
+        self.airflow.kill(name, signal.SIGTERM)
+        self.airflow.start(name)
+        self.airflow.until(lambda: self.airflow.query(alive)[0][0] >= count)
+
+    def restart(self, server: Daemon | Postgres) -> None:
+        """Restart a server that all components are connected to."""
+        self._strikes += 1
+        server.restart()
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """The components in which tasks run."""
+        return WORKERS if isinstance(self.airflow, ProductionAirflow) else ("scheduler",)
 
     def keep_triggerer(self) -> None:
         """Start the triggerer again if it has ended, as whoever supervises it does.
@@ -135,9 +168,20 @@ class Chaos:
         Airflow 3.3.2 lets it die when a task is cleared at the moment of its event: the clear gives the row another
         primary key.
         """
-        if self.airflow.ended("triggerer"):
+        if isinstance(self.airflow, ProductionAirflow):
+            self.airflow.check()
+        elif self.airflow.ended("triggerer"):
             self.restarts += 1
             self.airflow.start("triggerer")
+
+    @contextmanager
+    def two_api_servers(self) -> Iterator[Sequence[str]]:
+        """Yield the addresses of two API servers."""
+        if isinstance(self.airflow, ProductionAirflow):
+            yield self.airflow.api_servers
+        else:
+            yield self.airflow.url, self.airflow.start_another_server("api-server-2")
+            self.airflow.kill("api-server-2")
 
     def until(self, state: str, count: int = 1) -> None:
         """Wait until `count` tasks are in `state` at the same time."""
@@ -161,7 +205,7 @@ class Chaos:
         return len(chosen)
 
     def _faults(self) -> int:
-        return self._kills + len(list(self._deaths.iterdir())) + sum(self.sandbox.stats()["faults"].values())
+        return self._strikes + len(list(self._deaths.iterdir())) + sum(self.sandbox.stats()["faults"].values())
 
     def jobs(self, run_id: str) -> dict[int, list[Job]]:
         """Return the jobs of a run by the map index of their task, which their prompts tell."""
@@ -243,8 +287,7 @@ def triggerer_killed_twice(chaos: Chaos, videos: int) -> Seen:
         for _ in range(2):
             chaos.until("deferred", videos // 2)
             time.sleep(2)
-            chaos.kill("triggerer")
-            chaos.airflow.start("triggerer")
+            chaos.kill_and_start("triggerer")
             time.sleep(5)
 
     return chaos.batch(videos, strike)
@@ -252,7 +295,10 @@ def triggerer_killed_twice(chaos: Chaos, videos: int) -> Seen:
 
 def one_of_two_triggerers_killed(chaos: Chaos, videos: int) -> Seen:
     """Let two triggerers share the videos and kill one of them."""
-    chaos.airflow.start("triggerer", name="triggerer-2")
+    other = TRIGGERERS[1]
+    alone = other not in chaos.airflow.plan
+    if alone:
+        chaos.airflow.start("triggerer", name=other)
 
     def strike() -> None:
         chaos.until("deferred", videos // 2)
@@ -262,18 +308,46 @@ def one_of_two_triggerers_killed(chaos: Chaos, videos: int) -> Seen:
     try:
         return chaos.batch(videos, strike)
     finally:
-        chaos.airflow.kill("triggerer-2")
+        if alone:
+            chaos.airflow.kill(other)
         chaos.airflow.start("triggerer")
 
 
-def scheduler_killed(chaos: Chaos, videos: int) -> Seen:
-    """Kill the scheduler, and with it the workers, while tasks run and while they are deferred."""
+def workers_killed(chaos: Chaos, videos: int) -> Seen:
+    """Kill all workers, with LocalExecutor the scheduler too, at the first visits, in between, and at the second."""
 
     def strike() -> None:
-        for state in "running", "deferred":
+        for state in "running", "deferred", "running":
             chaos.until(state)
-            chaos.kill("scheduler")
-            chaos.airflow.start("scheduler")
+            chaos.kill_and_start(*chaos.workers)
+
+    return chaos.batch(videos, strike)
+
+
+def in_each_phase(*struck: str) -> Callable[[Chaos, int], Seen]:
+    """Return the scenario in which these are killed or restarted: as tasks run, wait, and run again."""
+
+    def scenario(chaos: Chaos, videos: int) -> Seen:
+        def strike() -> None:
+            for state, name in zip(("running", "deferred", "running"), struck, strict=True):
+                chaos.until(state)
+                if name in chaos.airflow.plan:
+                    chaos.kill_and_start(name)
+                else:
+                    chaos.restart(getattr(chaos.airflow, name))
+
+        return chaos.batch(videos, strike)
+
+    return scenario
+
+
+def triggerers_renewed(chaos: Chaos, videos: int) -> Seen:
+    """Replace both triggerers, one after the other, while the videos render."""
+
+    def strike() -> None:
+        chaos.until("deferred", videos // 2)
+        for name in TRIGGERERS:
+            chaos.renew(name)
 
     return chaos.batch(videos, strike)
 
@@ -287,15 +361,12 @@ def one_task_killed(chaos: Chaos, videos: int) -> Seen:
 
     def strike() -> None:
         chaos.until("running")
-        chaos.kill("scheduler")
-        chaos.airflow.start("scheduler")
+        chaos.kill_and_start(*chaos.workers)
         for share in 0.3, 0.6:
             chaos.airflow.until(partial(is_charged, share))
-            chaos.kill("triggerer")
-            chaos.airflow.start("triggerer")
+            chaos.kill_and_start("triggerer")
         chaos.until("running")
-        chaos.kill("scheduler")
-        chaos.airflow.start("scheduler")
+        chaos.kill_and_start(*chaos.workers)
 
     return chaos.batch(videos, strike, dag_id="one_task")
 
@@ -313,8 +384,7 @@ def secrets_backend_out(chaos: Chaos, videos: int) -> Seen:
         out(10)
         chaos.until("deferred", videos // 2)
         # A new triggerer has to look up the connection.
-        chaos.kill("triggerer")
-        chaos.airflow.start("triggerer")
+        chaos.kill_and_start("triggerer")
         out(90)
 
     return chaos.batch(videos, strike, dag_id="secret")
@@ -323,10 +393,10 @@ def secrets_backend_out(chaos: Chaos, videos: int) -> Seen:
 def storm_of_webhooks(chaos: Chaos, videos: int) -> Seen:
     """Send webhooks to two API servers, duplicates and forged ones, while videos end and their tasks are cleared."""
     start, charged, cleared = time.monotonic(), chaos.sandbox.stats()["creditsCharged"], 0
-    servers = chaos.airflow.url, chaos.airflow.start_another_server("api-server-2")
-    receivers = [f"{server}/hailuo/webhooks/{STORM}" for server in servers]
-    storm, restarts = Storm(receivers, chaos.sandbox.api_key), chaos.restarts
-    try:
+    restarts = chaos.restarts
+    with chaos.two_api_servers() as servers:
+        receivers = [f"{server}/hailuo/webhooks/{STORM}" for server in servers]
+        storm = Storm(receivers, chaos.sandbox.api_key)
         run_id = chaos.airflow.trigger("storm", {"videos": videos, "waves": WAVES, "receivers": receivers})
         chaos.until("deferred", videos)
         ids = [job.id for jobs in chaos.jobs(run_id).values() for job in jobs]
@@ -351,8 +421,6 @@ def storm_of_webhooks(chaos: Chaos, videos: int) -> Seen:
             # Of tasks that were cleared when they had delivered already.
             chaos.sandbox.release()
             time.sleep(0.5)
-    finally:
-        chaos.airflow.kill("api-server-2")
     jobs, urls, named, events = chaos.jobs(run_id), chaos.urls(run_id), chaos.named(run_id), chaos.events()
     again, tries = chaos.delivered_before_clear(run_id), chaos.tries(run_id)
     done = {n: {job.id: job.video_url for job in of_one if job.is_final} for n, of_one in jobs.items()}
@@ -443,7 +511,7 @@ SCENARIOS = [
     Scenario("secrets backend out for 10 and 90 s", secrets_backend_out, 20, 0),
     Scenario("triggerer killed twice in mid-render", triggerer_killed_twice, 20, 4),
     Scenario("one of two triggerers killed", one_of_two_triggerers_killed, 20, 4),
-    Scenario("scheduler and workers killed twice", scheduler_killed, 10, 2),
+    Scenario("all workers killed in each phase", workers_killed, 10, 2),
     Scenario("one task of all videos, killed four times", one_task_killed, 1000, 0),
     Scenario(
         "API out for 60 s in mid-render",
@@ -472,9 +540,23 @@ SCENARIOS = [
     Scenario("storm of odd answers about the jobs", disturbed(*ODD), 120, 8),
 ]
 
+PRODUCTION_SCENARIOS = [
+    Scenario("both triggerers renewed, one by one", triggerers_renewed, 40, 4),
+    Scenario(
+        "a scheduler of two killed in each phase", in_each_phase("scheduler", "scheduler-2", "scheduler"), 40, 4
+    ),
+    Scenario("a worker of two killed in each phase", in_each_phase("worker", "worker-2", "worker"), 40, 4),
+    Scenario(
+        "an API server of two killed in each phase", in_each_phase("api-server", "api-server-2", "api-server"), 40, 4
+    ),
+    Scenario("Redis restarted in each phase", in_each_phase(*3 * ["redis"]), 40, 4),
+    Scenario("PostgreSQL restarted in each phase", in_each_phase(*3 * ["postgres"]), 40, 4),
+]
+"""What only an Airflow of several machines has."""
+
 
 @contextmanager
-def stage(*, quick: bool) -> Iterator[Chaos]:
+def stage(*, quick: bool, production: bool = False) -> Iterator[Chaos]:
     """Run an Airflow that notices dead processes soon, and a sandbox whose videos take 20 seconds (`quick`: 8)."""
     with tempfile.TemporaryDirectory(prefix="hailuo-chaos-") as directory:
         home, deaths = Path(directory, "airflow"), Path(directory, "deaths")
@@ -483,11 +565,10 @@ def stage(*, quick: bool) -> Iterator[Chaos]:
             connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key}
             secret = Path(directory, "secret")
             secret.write_text(json.dumps(connection))
-            with LocalAirflow(
+            with DEPLOYMENTS["production" if production else "postgres"](
                 home,
                 PROJECT / "tests/system/dags",
                 wait_for=DAGS,
-                database="postgres",
                 connections=dict.fromkeys(("hailuo_default", STORM), connection),
                 config={
                     "HAILUO_DEATHS": str(deaths),
@@ -509,14 +590,16 @@ def main() -> int:
     """Play all scenarios, print a table, and return 0 when everything is as it should be."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small batches")
+    parser.add_argument("--production", action="store_true", help="on Celery and Redis, with two of each component")
     parser.add_argument("--only", default="", metavar="WORDS", help="scenarios whose name holds these words")
     given = parser.parse_args()
     quick = given.quick
+    scenarios = [*SCENARIOS, *(PRODUCTION_SCENARIOS if given.production else ())]
     row = "{:<42} {:>7} {:>7} {:>5} {:>11} {:>16} {:>6}  {}"
     print(row.format("what is broken", "faults", "videos", "lost", "paid twice", "credits (right)", "s", ""))
     played: list[Seen] = []
-    with exit_on_signals(), stage(quick=quick) as chaos:
-        for scenario in SCENARIOS:
+    with exit_on_signals(), stage(quick=quick, production=given.production) as chaos:
+        for scenario in scenarios:
             if given.only not in scenario.name:
                 continue
             if videos := scenario.quick if quick else scenario.videos:

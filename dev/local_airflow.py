@@ -121,7 +121,15 @@ _MARK = "LOCAL_AIRFLOW"
 
 
 class LocalAirflowError(RuntimeError):
-    """The local Airflow did not start, went down, or refused a request."""
+    """The local Airflow did not start, went down, or refused a request.
+
+    :param message: what happened.
+    :param status: the HTTP status of its answer, None if it is not about one.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @contextmanager
@@ -172,6 +180,8 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
     - `url`: base URL of the UI and the REST API, without a trailing slash. Everybody is admin there.
     - `generation`: how this Airflow differs from others.
     - `postgres`: the server of its database, None with SQLite.
+    - `servers`: what is started before it and ends after it.
+    - `plan`: its components, and how the command `airflow` starts each of them.
     - `environment`: environment variables of all its processes; a command that is given it belongs to this
       Airflow, and ends with it.
     """
@@ -192,9 +202,11 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         self.connections = connections or {}
         self.start_timeout = start_timeout
         self.generation = GENERATIONS[int(version("apache-airflow").partition(".")[0])]
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.postgres = Postgres() if database == "postgres" else None
+        self.servers: list[AbstractContextManager[Any]] = [self.postgres] if self.postgres else []
+        self.plan = dict(self.generation.components)
         place = {"url": self.url, "host": "127.0.0.1", "port": port, "secret": secrets.token_hex()}
         self.environment = {
             # Without .pyc files every process takes twice as long to start.
@@ -216,6 +228,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             # What it asks itself goes through no proxy.
             "no_proxy": ",".join(filter(None, (getproxies().get("no"), "127.0.0.1"))),
             **{name: value.format_map(place) for name, value in self.generation.config.items()},
+            **({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.postgres.url} if self.postgres else {}),
             **(config or {}),
         }
         self._components: dict[str, subprocess.Popen[bytes]] = {}
@@ -256,8 +269,8 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         """
         with ExitStack() as stack:
             stack.enter_context(exit_on_signals())
-            if self.postgres:
-                self.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = stack.enter_context(self.postgres).url
+            for server in self.servers:
+                stack.enter_context(server)
             stack.callback(self._end_all)
             stack.callback(self._client.close)
             self.home.mkdir(parents=True, exist_ok=True)
@@ -265,7 +278,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
                 raise LocalAirflowError(f"{self.database} is there already: take another directory")
             for name, text in self.generation.files.items():
                 (self.home / name).write_text(text)
-            components = list(self.generation.components)
+            components = list(self.plan)
             # The API server needs the longest, and none of the tables to begin with: 3 of 16 s saved.
             if self.generation.starts_without_tables:
                 self.start(components.pop(0))
@@ -296,7 +309,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
     ) -> None:
         """Start a component, also once more after `kill`, or a second one of a kind.
 
-        :param component: one of those of the generation.
+        :param component: one of those of the plan.
         :param arguments: more of them than its command has in any case.
         :param name: what to call it here, and its log file; like the component by default.
         :param config: environment variables that it alone has.
@@ -304,7 +317,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         name = name or component
         with (self.home / f"{name}.log").open("ab") as log:
             self._components[name] = process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *self.generation.components[component], *arguments],
+                [sys.executable, "-m", "airflow", *self.plan[component], *arguments],
                 env={**self.environment, **(config or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -322,7 +335,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         :raises TimeoutError: `start_timeout` is over.
         :raises LocalAirflowError: it has ended.
         """
-        port = str(_free_port())
+        port = str(free_port())
         url = f"http://127.0.0.1:{port}{path}"
         own = {"AIRFLOW__API__BASE_URL": url} if path else {}
         self.start(
@@ -446,8 +459,10 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             if health[component.replace("-", "_")]["status"] != "healthy":
                 return component
         if self.generation.token and "Authorization" not in self._client.headers:
-            token = self._client.get(self.generation.token).raise_for_status().json()["access_token"]
-            self._client.headers["Authorization"] = f"Bearer {token}"
+            answer = self._client.get(self.generation.token)
+            if answer.is_error:
+                return first
+            self._client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
         missing = self.wait_for - {dag["dag_id"] for dag in self._pages("dags", "dags")}
         if missing and (errors := self._pages("importErrors", "import_errors")):
             raise LocalAirflowError("\n".join(f"{error['filename']}:\n{error['stack_trace']}" for error in errors))
@@ -474,7 +489,9 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             if "Database error" not in response.text:
                 break
         if response.is_error:
-            raise LocalAirflowError(f"{method} {path}: {response.status_code} {response.text}")
+            raise LocalAirflowError(
+                f"{method} {path}: {response.status_code} {response.text}", status=response.status_code
+            )
         return response
 
     def _pages(self, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
@@ -583,7 +600,9 @@ class Postgres(AbstractContextManager["Postgres"]):
 
     def __init__(self) -> None:
         self._password = secrets.token_hex()
-        self._port = _free_port()
+        self._port = free_port()
+        # It refuses to run as root.
+        self._user = "nobody" if os.geteuid() == 0 else None
         self._exit = ExitStack()
 
     @property
@@ -611,57 +630,74 @@ class Postgres(AbstractContextManager["Postgres"]):
 
         :raises LocalAirflowError: if it is not installed or does not start; with its log.
         """
-        # It refuses to run as root.
-        user = "nobody" if os.geteuid() == 0 else None
         with ExitStack() as stack:
-            home = Path(tempfile.mkdtemp(prefix="local-airflow-postgres-"))
+            self._home = home = Path(tempfile.mkdtemp(prefix="local-airflow-postgres-"))
             stack.callback(shutil.rmtree, home, ignore_errors=True)
-            programs = _postgres_programs(home)
+            self._programs = _postgres_programs(home)
             (home / "password").write_text(self._password)
-            if user:
+            if self._user:
                 for path in home, home / "password":
-                    shutil.chown(path, user)
-            log = home / "log"
-
-            def run(program: str, *arguments: str) -> subprocess.Popen[bytes]:
-                with log.open("ab") as out:
-                    return subprocess.Popen(
-                        [programs / program, *arguments],
-                        user=user,
-                        cwd=home,
-                        env={**os.environ, "PGPASSWORD": self._password, "LC_ALL": "C.UTF-8"},
-                        stdin=subprocess.DEVNULL,
-                        stdout=out,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-
-            data = str(home / "data")
-            made = run(
+                    shutil.chown(path, self._user)
+            made = self._run(
                 "initdb",
-                *("--pgdata", data, "--username", "airflow", "--pwfile", str(home / "password")),
+                *("--pgdata", str(home / "data"), "--username", "airflow", "--pwfile", str(home / "password")),
                 *("--auth", "scram-sha-256", "--encoding", "UTF8", "--no-sync"),
             )
             if made.wait():
-                raise LocalAirflowError(f"PostgreSQL cannot make its files\n{tail(log)}")
-            settings = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
-            server = run(
-                "postgres",
-                *("-D", data, "-h", "127.0.0.1", "-p", str(self._port), "-k", str(home)),
-                *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
-            )
-            stack.callback(_end_postgres, server)
-            place = ("--host", "127.0.0.1", "--port", str(self._port), "--username", "airflow")
-            while run("createdb", *place, "airflow").wait():
-                if server.poll() is not None:
-                    raise LocalAirflowError(f"PostgreSQL does not start\n{tail(log)}")
-                time.sleep(0.2)
+                raise LocalAirflowError(f"PostgreSQL cannot make its files\n{tail(home / 'log')}")
+            self._start()
+            stack.callback(self._stop)
+            self._await("createdb", "airflow")
             self._exit = stack.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         """Stop the server and remove its files."""
         self._exit.close()
+
+    def restart(self) -> None:
+        """Stop the server, which ends its connections, and start it again with all its data."""
+        self._stop()
+        self._start()
+        self._await("pg_isready")
+
+    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._home / "log").open("ab") as out:
+            return subprocess.Popen(
+                [self._programs / program, *arguments],
+                user=self._user,
+                cwd=self._home,
+                env={**os.environ, "PGPASSWORD": self._password, "LC_ALL": "C.UTF-8"},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _start(self) -> None:
+        home, settings = self._home, {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
+        self._server = self._run(
+            "postgres",
+            *("-D", str(home / "data"), "-h", "127.0.0.1", "-p", str(self._port), "-k", str(home)),
+            *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+        )
+
+    def _stop(self) -> None:
+        """End the server without waiting for its clients."""
+        self._server.send_signal(signal.SIGINT)
+        try:
+            self._server.wait(30)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+
+    def _await(self, program: str, *arguments: str) -> None:
+        """Run a client of the server until it succeeds."""
+        place = ("--host", "127.0.0.1", "--port", str(self._port), "--username", "airflow")
+        while self._run(program, *place, *arguments).wait():
+            if self._server.poll() is not None:
+                raise LocalAirflowError(f"PostgreSQL does not start\n{tail(self._home / 'log')}")
+            time.sleep(0.2)
 
 
 def _postgres_programs(home: Path) -> Path:
@@ -680,17 +716,8 @@ def _postgres_programs(home: Path) -> Path:
     return Path(shutil.copytree(newest, home / here.name / newest.name, symlinks=True), "bin")
 
 
-def _end_postgres(server: subprocess.Popen[bytes]) -> None:
-    """End a PostgreSQL server without waiting for its clients."""
-    server.send_signal(signal.SIGINT)
-    try:
-        server.wait(30)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return cast("int", server.getsockname()[1])
 

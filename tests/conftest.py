@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 
 import pytest
+from local_airflow import LocalAirflow
+from production import DEPLOYMENTS
 from xdist.scheduler import LoadFileScheduling
 
 # Airflow reads these while it is imported.
@@ -48,6 +51,18 @@ class OneAirflowScheduling(LoadFileScheduling):
         file = super()._split_scope(nodeid)
         shares = file in {f"tests/system/test_{name}.py" for name in ONE_AIRFLOW}
         return "the running Airflow" if shares else file
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--deployment", choices=DEPLOYMENTS, default="postgres", help="the Airflow that tests with a running one have"
+    )
+
+
+@pytest.fixture(scope="session")
+def deploy(pytestconfig: pytest.Config) -> Callable[..., LocalAirflow]:
+    """Return what runs an Airflow as `--deployment` says; it takes the arguments of `LocalAirflow`."""
+    return DEPLOYMENTS[pytestconfig.getoption("deployment")]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneAirflowScheduling:

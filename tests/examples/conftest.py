@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,9 @@ class Stage:
 
 
 @pytest.fixture(scope="session")
-def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, deploy: Callable[..., LocalAirflow]
+) -> Iterator[Stage]:
     """Return the stage, on which the runs of all modules that are to be tested are under way."""
     here = [item for item in request.session.items if item.path.parent == Path(__file__).parent]
     modules = list(dict.fromkeys(item.getparent(pytest.Module).obj for item in here))
@@ -96,7 +98,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         s3 = stack.enter_context(serving())
         sandbox = stack.enter_context(Sandbox(render_seconds=2, jitter=0, credits=1000, seed=1))
         airflow = stack.enter_context(
-            LocalAirflow(
+            deploy(
                 tmp_path_factory.mktemp("airflow"),
                 EXAMPLES,
                 wait_for=[dag_id for module in modules for dag_id in module.DAGS],
@@ -104,7 +106,6 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
                     "hailuo_default": {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key},
                     "aws_default": s3.connection(),
                 },
-                database="postgres",
                 config={
                     "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
                     "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -96,7 +96,9 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def runs(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(
+    sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory, deploy: Callable[..., LocalAirflow]
+) -> Iterator[Runs]:
     """Return the runs of all scenarios, in a real Airflow."""
     connection = {"conn_type": "hailuo", "host": sandbox.base_url}
     connections = {
@@ -105,7 +107,7 @@ def runs(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     }
     home = tmp_path_factory.mktemp("airflow")
     dags = Path(__file__).parent / "dags"
-    with LocalAirflow(
+    with deploy(
         home,
         dags,
         wait_for=(
@@ -122,7 +124,6 @@ def runs(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             "told_of_videos",
         ),
         connections=connections,
-        database="postgres",
         config={
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",

@@ -1,14 +1,13 @@
 """The running Airflow of tests/versions, of the version that is installed, and a sandbox for each of its DAGs.
 
-It runs on PostgreSQL, where tasks run side by side in Airflow 2 too; `LOCAL_AIRFLOW_DATABASE=sqlite` is for SQLite.
+It runs on PostgreSQL, where tasks run side by side in Airflow 2 too, or as `--deployment` says.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -104,7 +103,7 @@ class Situations:
 
 
 @pytest.fixture(scope="session")
-def situations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Situations]:
+def situations(tmp_path_factory: pytest.TempPathFactory, deploy: Callable[..., LocalAirflow]) -> Iterator[Situations]:
     """Return a running Airflow in which all situations but `LATER` are under way."""
     with ExitStack() as stack:
         sandboxes = {name: stack.enter_context(Sandbox(render_seconds=2, jitter=0)) for name in SITUATIONS}
@@ -113,12 +112,11 @@ def situations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Situations]
             for name, sandbox in sandboxes.items()
         }
         in_environment = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(fields) for name, fields in connections.items()}
-        airflow = LocalAirflow(
+        airflow = deploy(
             tmp_path_factory.mktemp("airflow"),
             Path(__file__).parent / "dags",
             wait_for=SITUATIONS,
             connections={} if CONNECTIONS_IN_ENVIRONMENT else connections,
-            database="sqlite" if os.environ.get("LOCAL_AIRFLOW_DATABASE") == "sqlite" else "postgres",
             config={
                 "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
                 # How soon another triggerer takes over.
