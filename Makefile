@@ -4,7 +4,7 @@ PYTHON ?= python3
 LOCK := constraints/airflow-3.3.txt
 READY := .venv/.ready
 BIN := .venv/bin
-SOURCES := airflow_provider_hailuo benchmarks dev noxfile.py
+SOURCES := airflow_provider_hailuo benchmarks deploy dev noxfile.py
 
 # Airflow starts many processes: without .pyc files each of them takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env test matrix lint docs dist demo audit chaos bench bench-quick airflow constraints clean
+.PHONY: help env test matrix lint docs dist demo audit chaos production bench bench-quick airflow constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,8 +61,11 @@ demo: env  ## make a video: a real Airflow, a local sandbox (with APIFRAME_API_K
 audit: env  ## look for known vulnerabilities in what .venv holds
 	$(BIN)/pip-audit --local --skip-editable --progress-spinner=off
 
-chaos: env  ## break a real Airflow on purpose, count videos and credits (half an hour)
-	$(BIN)/python dev/chaos.py
+chaos: env  ## break a real Airflow on purpose, count videos and credits (half an hour; PRODUCTION=1: that of production)
+	$(BIN)/python dev/chaos.py $(if $(PRODUCTION),--production)
+
+production: env  ## tests on PostgreSQL, Redis, Celery, two of each component (needs redis-server and haproxy)
+	$(BIN)/pytest tests/examples tests/versions --deployment=production
 
 bench: env  ## measure what waiting costs, beside other ways: JSON, tables, plots (an hour; needs a quiet machine)
 	$(BIN)/nox --session bench
