@@ -65,7 +65,8 @@ chaos: env  ## break a real Airflow on purpose, count videos and credits (half a
 	$(BIN)/python dev/chaos.py $(if $(PRODUCTION),--production)
 
 production: env  ## tests on PostgreSQL, Redis, Celery, two of each component (needs redis-server and haproxy)
-	$(BIN)/pytest tests/examples tests/versions --deployment=production
+	$(BIN)/pytest tests/versions --deployment=production
+	$(BIN)/pytest tests/examples --deployment=production
 
 bench: env  ## measure what waiting costs, beside other ways: JSON, tables, plots (an hour; needs a quiet machine)
 	$(BIN)/nox --session bench
