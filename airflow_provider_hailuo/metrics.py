@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_hailuo.compat import stats
+from airflow_provider_hailuo.task_instance import TaskInstance
 
 SUBMITTED: Final = "hailuo.submitted"
 COMPLETED: Final = "hailuo.completed"
@@ -46,6 +47,26 @@ def completed(job: Mapping[str, Any], tags: Tags, *, in_triggerer: bool = False)
         duration = datetime.fromisoformat(ended) - datetime.fromisoformat(begun)
         with suppress(Exception):
             stats(in_triggerer=in_triggerer).timing(RENDER_DURATION, duration, tags=_known(tags))
+
+
+def failed(error: Exception, tags: Tags) -> None:
+    """Count a video that a task fails to hand on.
+
+    :param error: why.
+    :param tags: as of `count`.
+    """
+    count(FAILED, {**tags, "cause": type(error).__name__})
+
+
+def task_tags(ti: TaskInstance, conn_id: str, model: str | None = None) -> Tags:
+    """Return the tags of what a task counts.
+
+    :param ti: the task instance.
+    :param conn_id: the Airflow connection.
+    :param model: the model; None (default) while it is not known.
+    :return: the tags.
+    """
+    return {"model": model, "conn_id": conn_id, "dag_id": ti.dag_id}
 
 
 def _known(tags: Tags) -> dict[str, str]:

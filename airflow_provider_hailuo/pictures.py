@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from airflow_provider_hailuo.apiframe import calls, errors
 from airflow_provider_hailuo.apiframe.client import Client
+from airflow_provider_hailuo.apiframe.models import IMAGE_FIELDS, is_nothing
 from airflow_provider_hailuo.apiframe.pictures import LARGEST_BYTES, check_picture
 from airflow_provider_hailuo.compat import object_storage_path
 from airflow_provider_hailuo.storage import CHUNK_BYTES, StorageError
@@ -17,11 +18,19 @@ CONTENT_URL_PREFIX = "https://sha256.invalid/"
 """What the URL of a picture begins with that is named by its content: no host has such a name (RFC 6761)."""
 
 
-def needs_upload(value: Any) -> bool:
-    """Tell whether `value` names a picture that has to be uploaded: of what names none, the request tells."""
-    if not isinstance(value, str) or value.lower().startswith(("http://", "https://")):
-        return False
-    return value.startswith("/") or "://" in value
+def to_upload(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return the pictures of a request that have to be uploaded. Of what is no picture, the request tells.
+
+    :param fields: fields of a `VideoRequest`.
+    :return: where each lies, by field.
+    """
+    return {
+        name: url
+        for name in IMAGE_FIELDS
+        if isinstance(url := fields.get(name), str)
+        and not url.lower().startswith(("http://", "https://"))
+        and (url.startswith("/") or "://" in url)
+    }
 
 
 def content_url(field: str, url: Any, conn_id: str | None) -> str:
@@ -29,7 +38,8 @@ def content_url(field: str, url: Any, conn_id: str | None) -> str:
 
     :param field: `image` or `end_image`, for errors.
     :param url: a URL that Airflow's ObjectStoragePath takes, or an absolute path.
-    :param conn_id: the Airflow connection of that storage; None for what the environment says.
+    :param conn_id: the Airflow connection of that storage; None, or "", for what the environment says.
+    :return: the URL, at which nothing is.
     :raises InvalidInputError: it is no picture that the API takes, or there is none.
     :raises StorageError: the storage cannot be reached.
     """
@@ -40,6 +50,10 @@ def content_url(field: str, url: Any, conn_id: str | None) -> str:
 def upload(client: Client, field: str, url: Any, conn_id: str | None) -> tuple[str, str]:
     """Upload a picture, which lives for 1 to 2 hours then.
 
+    :param client: a client of the API.
+    :param field: `image` or `end_image`, for errors.
+    :param url: a URL that Airflow's ObjectStoragePath takes, or an absolute path.
+    :param conn_id: the Airflow connection of that storage; None, or "", for what the environment says.
     :return: what `content_url` says of it, and the URL that the API gave.
     :raises ApiframeError: as `content_url`, or the API refuses it.
     """
@@ -56,6 +70,7 @@ def _copy(field: str, url: Any, conn_id: str | None) -> Iterator[BinaryIO]:
     def refuse(problem: str) -> errors.InvalidInputError:
         return errors.InvalidInputError.of((field, url, problem))
 
+    conn_id = None if is_nothing(conn_id) else conn_id
     with tempfile.TemporaryFile() as copy:
         try:
             path = object_storage_path(f"file://{url}" if url.startswith("/") else url, conn_id)

@@ -10,8 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from copy import copy
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -36,12 +35,11 @@ from airflow_provider_hailuo.apiframe.batch import (
 )
 from airflow_provider_hailuo.apiframe.budget import check_budget, check_max_credits
 from airflow_provider_hailuo.apiframe.client import Client, Settings
-from airflow_provider_hailuo.apiframe.models import HAILUO_02, IMAGE_FIELDS, Job, VideoRequest, is_nothing
+from airflow_provider_hailuo.apiframe.models import HAILUO_02, VideoRequest, is_nothing
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
 from airflow_provider_hailuo.apiframe.watcher import shared_watcher
-from airflow_provider_hailuo.compat import AirflowException, BaseOperator
+from airflow_provider_hailuo.compat import BaseOperator
 from airflow_provider_hailuo.exceptions import (
-    HailuoException,
     HailuoFailException,
     HailuoUnavailableException,
     Situation,
@@ -50,8 +48,15 @@ from airflow_provider_hailuo.exceptions import (
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.lineage import report_batch
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
+from airflow_provider_hailuo.operators.batch_results import (
+    MAX_ERRORS_TOLD,
+    ItemResult,
+    abbreviate,
+    failure,
+    summarize,
+)
 from airflow_provider_hailuo.operators.hailuo import RESULT_TIMEOUT_SECONDS, is_literal, seconds_above_0
-from airflow_provider_hailuo.operators.submission import VariableStore
+from airflow_provider_hailuo.operators.task_state import TaskState, state_store
 from airflow_provider_hailuo.storage import Destination, IfExists
 from airflow_provider_hailuo.task_instance import has_retries_left, is_nested, task_instance_key
 from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger, outcomes_from_event
@@ -74,15 +79,10 @@ CONCURRENT_FILES = 4
 MAX_XCOM_ITEMS = 1000
 """Of how many items the XCom `items` tells, at most."""
 
-MAX_XCOM_PROMPT_CHARACTERS = 100
-"""How much of a prompt it tells, at most."""
-
 MAX_FAILED_FILES = 5
 """How many files in a row may fail before the rest are left to a retry: then the storage is away, not a file."""
 
 _DEFAULT_FIELDS = tuple(name for name in VideoRequest.model_fields if name != "prompt")
-_MAX_ERRORS_IN_MESSAGE = 5
-_MAX_JOBS_IN_MESSAGE = 3
 
 _PICTURE = f"{pictures.CONTENT_URL_PREFIX}known-later"
 
@@ -124,31 +124,6 @@ class BatchState:
         if self.delivered or self.keys_expired(now):
             return None
         return replace(self, max_tries=max_tries, tries=self.tries + 1, cleared=True)
-
-
-@dataclass
-class _ItemResult:
-    """What is told of an item, and why it has no video, if so."""
-
-    entry: dict[str, Any]
-    job: Job | None = None
-    error: errors.ApiframeError | None = None
-
-    @property
-    def as_dict(self) -> dict[str, Any]:
-        """What the result tells of the item."""
-        return {**self.entry, "error": str(self.error)} if self.error else self.entry
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether the input was refused, here or by the API."""
-        return isinstance(self.error, errors.InvalidInputError | errors.BadRequestError)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the item alone is to blame: refused, or its job is final and has no video. All else may be had."""
-        dead = isinstance(self.error, errors.JobError) and not isinstance(self.error, errors.JobTimeoutError)
-        return self.is_refused or dead
 
 
 class HailuoGenerateBatchOperator(BaseOperator):
@@ -297,13 +272,13 @@ class HailuoGenerateBatchOperator(BaseOperator):
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
         nested = is_nested(self, ti)
-        store = self._store_in(context)
-        begun = _load(store)
+        state = self._state(context)
+        begun = state.load()
         if begun is not None and not begun.delivered and xcoms.was_delivered(ti):
             begun = replace(begun, delivered=True)
-            _save(store, begun)  # only this try can tell
-        begun, going_on = self._begin(ti, begun, kept=store is not None)
-        with self._explained(ti, hook, going_on=going_on, kept=store is not None):
+            state.save(begun)  # only this try can tell
+        begun, going_on = self._begin(ti, begun, kept=state.is_kept)
+        with self._explained(ti, hook, going_on=going_on, kept=state.is_kept):
             items = self._items()
             self._check(items)
             settings = hook.get_settings()
@@ -315,7 +290,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
             if (destination := self._destination()) is not None and not going_on:
                 destination.check()
             begun, refused = self._upload_pictures(hook, settings, items, begun)
-        _save(store, begun)
+        state.save(begun)
         identity = [*idempotency.key_identity(ti, hook.hailuo_conn_id, settings), begun.salt]
         plan = Plan(
             readable=idempotency.key_prefix(ti),
@@ -340,7 +315,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 _returning(settings),
                 connect=partial(hook.connect, in_triggerer=False),
             )
-            return self._finish(context, store, asyncio.run(videos), items)
+            return self._finish(context, state, asyncio.run(videos), items)
         self.defer(
             trigger=HailuoBatchTrigger(
                 items=pack(items), hailuo_conn_id=hook.hailuo_conn_id, try_number=ti.try_number, **asdict(plan)
@@ -362,20 +337,21 @@ class HailuoGenerateBatchOperator(BaseOperator):
             self.log.warning("The requests cannot be read any more: %s", error)
         if items is None or fingerprint(pack(items)) != event["items"]:
             items = None  # they render to something else by now: then nothing is said of them
-        return self._finish(context, self._store_in(context), outcomes_from_event(event), items)
+        return self._finish(context, self._state(context), outcomes_from_event(event), items)
 
-    def _store_in(self, context: Context) -> Any:
-        """Return where to write down what the task begins; None where a key alone has to do.
+    def _state(self, context: Context) -> TaskState[BatchState]:
+        """Return where to write down what the task begins, if a key alone does not do.
 
         It does not for pictures that are uploaded: each upload has another URL, and the API compares bodies.
         """
-        if is_nested(self, context["ti"]):
-            return None
-        store = context.get("task_state_store")
-        if store is None:
+
+        def needed() -> bool:
             with suppress(errors.InvalidInputError):
-                return VariableStore(context["ti"]) if _to_upload(self._items()) else None
-        return store
+                return bool(_to_upload(self._items()))
+            return False
+
+        store = state_store(context, nested=is_nested(self, context["ti"]), needed=needed)
+        return TaskState(store, STATE_KEY, BatchState)
 
     def _begin(self, ti: Any, begun: BatchState | None, *, kept: bool) -> tuple[BatchState, bool]:
         """Return what this try begins with, and whether an earlier one may have paid for a part of it."""
@@ -461,9 +437,8 @@ class HailuoGenerateBatchOperator(BaseOperator):
             uploads[webhooks.RECEIVER] = webhooks.receiver_url(hook.hailuo_conn_id, settings)
         if not (lie := _to_upload(items)):
             return replace(begun, uploads=[*begun.uploads, uploads]) if uploads else begun, {}
-        conn_id = None if is_nothing(self.image_conn_id) else self.image_conn_id
         with hook.get_conn() as client:
-            for place, ended in _upload_all(client, lie, conn_id):
+            for place, ended in _upload_all(client, lie, self.image_conn_id):
                 if isinstance(ended, tuple) and contents.setdefault(place, ended[0]) == ended[0]:
                     uploads[place] = ended[1]
                 elif place in contents:
@@ -478,188 +453,132 @@ class HailuoGenerateBatchOperator(BaseOperator):
         return replace(begun, contents=contents, uploads=[*begun.uploads, uploads]), refused
 
     def _finish(
-        self, context: Context, store: Any, outcomes: Sequence[Outcome], items: Sequence[Item] | None
+        self,
+        context: Context,
+        state: TaskState[BatchState],
+        outcomes: Sequence[Outcome],
+        items: Sequence[Item] | None,
     ) -> list[dict[str, Any]] | str:
-        """Read the jobs, store the files, push `summary`, return what became of each item, or raise."""
+        """Read the jobs, store the files, push the XComs, return what became of each item, or raise."""
         ti, hook = context["ti"], HailuoHook(self.hailuo_conn_id)
-        kept, jobs, manifest = store is not None, [outcome.job_id for outcome in outcomes if outcome.job_id], None
+        kept, jobs, manifest = state.is_kept, [outcome.job_id for outcome in outcomes if outcome.job_id], None
         with self._explained(ti, hook, going_on=bool(jobs), kept=kept, jobs=jobs):
             settings = hook.get_settings()
-            videos = self._fetch_jobs(hook, settings, outcomes)
+            results = self._fetch_jobs(hook, settings, outcomes, items)
             if (destination := self._destination()) is not None:
-                self._store(ti, destination, videos, items, allow_local=settings.is_local)
-                manifest = self._write_manifest(ti, destination, videos)
-        summary: dict[str, Any] = {
-            "items": len(videos),
-            "completed": sum(video.error is None for video in videos),
-            "failed": sum(video.error is not None and not video.is_refused for video in videos),
-            "refused": sum(video.is_refused for video in videos),
-            "credits": sum(video.job.credit_cost or 0 for video in videos if video.job),
-        }
+                self._store(ti, destination, results, allow_local=settings.is_local)
+                manifest = self._write_manifest(ti, destination, results)
+        summary: dict[str, Any] = {**summarize(results)}
         told = ", ".join(f"{number} {name}" for name, number in summary.items())
         self.log.info("Batch: %s", told)
         if manifest:
             summary["manifest"] = manifest
-        ti.xcom_push(key=xcoms.ITEMS, value=[_item_entry(video, items) for video in videos[:MAX_XCOM_ITEMS]])
+        ti.xcom_push(key=xcoms.ITEMS, value=[result.as_xcom for result in results[:MAX_XCOM_ITEMS]])
         ti.xcom_push(key=xcoms.SUMMARY, value=summary)
-        missing = [
-            video for video in videos if video.error and not (self.on_item_failure == "skip" and video.is_lost)
-        ]
-        self._count(ti, videos, items, ends=not missing or not has_retries_left(ti))
-        self._raise_if_missing(ti, videos, missing, told, manifest, kept=kept)
+        skips = self.on_item_failure == "skip"
+        missing = [result for result in results if result.error and not (skips and result.is_lost)]
+        tries_left = has_retries_left(ti)
+        self._count(ti, hook, results, ends=not missing or not tries_left)
+        for result in [result for result in results if result.error][:MAX_ERRORS_TOLD]:
+            self.log.warning("Item %d: %s", result.index, result.error)
+        if missing:
+            conn_id = self.hailuo_conn_id
+            raise failure(results, missing, told, manifest, conn_id=conn_id, tries_left=tries_left, kept=kept)
         with self._explained(ti, hook, going_on=bool(jobs), kept=kept, jobs=jobs):
             outlets = () if is_nested(self, ti) else self.outlets
-            report_batch(context, outlets, summary, [video.entry for video in videos if not video.error], hook)
+            report_batch(context, outlets, summary, [result.as_dict for result in results if not result.error], hook)
         if kept and not (self.do_xcom_push and xcoms.are_previous_keys_known(ti)):
             # Airflow may still fail to keep the result. If it can, the next try is better told by Airflow.
-            self._note_delivery(store)
-        return manifest or [video.as_dict for video in videos]
+            self._save_delivery(state)
+        return manifest or [result.as_dict for result in results]
 
-    def _note_delivery(self, store: Any) -> None:
+    def _save_delivery(self, state: TaskState[BatchState]) -> None:
         try:
-            if (begun := _load(store)) is not None:
-                _save(store, replace(begun, delivered=True))
+            begun = state.load()
         except HailuoUnavailableException as error:
             self.log.warning("%s", error)
+        else:
+            state.try_save(begun and replace(begun, delivered=True))
 
-    def _fetch_jobs(self, hook: HailuoHook, settings: Settings, outcomes: Sequence[Outcome]) -> list[_ItemResult]:
+    def _fetch_jobs(
+        self, hook: HailuoHook, settings: Settings, outcomes: Sequence[Outcome], items: Sequence[Item] | None
+    ) -> list[ItemResult]:
         """Ask the API for the jobs that are final, by pages as far as these tell of them."""
         final = {outcome.job_id for outcome in outcomes if outcome.job_id and outcome.error is None}
         deadline = time.time() + RESULT_TIMEOUT_SECONDS
 
-        async def look() -> dict[str, Finished | GaveUp]:
+        async def fetch() -> dict[str, Finished | GaveUp]:
             connect = partial(hook.connect, in_triggerer=False)
             async with shared_watcher(hook.hailuo_conn_id, _returning(settings), connect) as (_, watcher):
                 polls = [JobPoll(job_id, deadline, RESULT_POLL_SECONDS) for job_id in final]
                 ends = await asyncio.gather(*(watcher.wait(poll, self.log.log) for poll in polls))
                 return dict(zip(final, ends, strict=True))
 
-        ends = asyncio.run(look()) if final else {}
-        return [_video(index, outcome, ends.get(outcome.job_id or "")) for index, outcome in enumerate(outcomes)]
+        ends = asyncio.run(fetch()) if final else {}
+        results = []
+        for index, outcome in enumerate(outcomes):
+            item = items[index] if items else None
+            fields = item if isinstance(item, Mapping) else None
+            results.append(_result(index, fields, outcome, ends.get(outcome.job_id or "")))
+        return results
 
-    def _store(
-        self,
-        ti: Any,
-        destination: Destination,
-        videos: Sequence[_ItemResult],
-        items: Sequence[Item] | None,
-        *,
-        allow_local: bool,
-    ) -> None:
+    def _store(self, ti: Any, destination: Destination, results: Sequence[ItemResult], *, allow_local: bool) -> None:
         """Store the videos that are there; what cannot be stored gets an error."""
         task = task_instance_key(ti)
         failed: list[errors.ApiframeError] = []
 
-        def store(video: _ItemResult) -> None:
-            assert video.job is not None  # noqa: S101 - those that have a video have a job
+        def store(result: ItemResult) -> None:
+            assert result.job is not None  # noqa: S101 - those that have a video have a job
             if len(failed) >= MAX_FAILED_FILES:
-                video.error = copy(failed[-1])
-                video.error.job_id = video.job.id
+                result.fail(failed[-1])
                 return
-            item = items[video.entry["index"]] if items else None
-            body = _request(item).to_wire() if isinstance(item, Mapping) else None
-            facts = xcoms.request_facts(body or {})
-            if body is None:
-                facts = {**dict.fromkeys(facts), "model": video.job.model}
+            if result.item is None:
+                facts = {**dict.fromkeys(xcoms.request_facts({})), "model": result.job.model}
+            else:
+                facts = xcoms.request_facts(_request(result.item).to_wire())
             try:
-                stored = destination.store(xcoms.job_facts(video.job, facts), task, allow_local=allow_local)
+                result.stored = destination.store(xcoms.job_facts(result.job, facts), task, allow_local=allow_local)
             except errors.ApiframeError as error:
                 failed.append(error)
-                video.error = error
+                result.error = error
             else:
                 failed.clear()
-                video.entry.update(asdict(stored))
 
-        there = [video for video in videos if video.error is None]
+        there = [result for result in results if result.error is None]
         try:
             destination.check()  # here, because a connection may not be looked up in a thread
         except errors.FileError as error:
-            _fail(there, error)
+            for result in there:
+                result.fail(error)
         else:
             with ThreadPoolExecutor(CONCURRENT_FILES) as pool:
                 list(pool.map(store, there))
 
-    def _write_manifest(self, ti: Any, destination: Destination, videos: Sequence[_ItemResult]) -> str | None:
+    def _write_manifest(self, ti: Any, destination: Destination, results: Sequence[ItemResult]) -> str | None:
         """Write the manifest and return its URI; None if that fails, which then is the error of all videos."""
-        lines = "".join(f"{json.dumps(video.as_dict, ensure_ascii=False)}\n" for video in videos)
+        lines = "".join(f"{json.dumps(result.as_dict, ensure_ascii=False)}\n" for result in results)
         try:
-            place = replace(destination, url=f"{destination.url}{_manifest_name(ti)}")
-            return place.write(lines, "application/x-ndjson")
+            file = replace(destination, url=f"{destination.url}{_manifest_name(ti)}")
+            return file.write(lines, "application/x-ndjson")
         except errors.FileError as error:
-            _fail([video for video in videos if video.error is None], error)
+            for result in results:
+                if result.error is None:
+                    result.fail(error)
             return None
 
-    def _count(self, ti: Any, videos: Sequence[_ItemResult], items: Sequence[Item] | None, *, ends: bool) -> None:
+    def _count(self, ti: Any, hook: HailuoHook, results: Sequence[ItemResult], *, ends: bool) -> None:
         """Count what became of each item; its video when the task `ends`, so that no retry counts it again."""
-        for video in videos:
-            item = items[video.entry["index"]] if items else None
-            model = video.job.model if video.job else item.get("model") if isinstance(item, Mapping) else None
-            tags = self._tags(ti, model)
-            if "job_id" in video.entry:
+        for result in results:
+            model = result.job.model if result.job else (result.item or {}).get("model")
+            tags = metrics.task_tags(ti, hook.hailuo_conn_id, model)
+            if result.job_id:
                 metrics.count(metrics.SUBMITTED, tags)
-            if "bytes" in video.entry:
-                metrics.count(metrics.BYTES_STORED, tags, video.entry["bytes"])
-            if video.error is not None:
-                metrics.count(metrics.FAILED, {**tags, "cause": type(video.error).__name__})
-            elif ends and video.job is not None:
-                metrics.completed(xcoms.job_facts(video.job, {}), tags)
-
-    def _tags(self, ti: Any, model: str | None = None) -> dict[str, str | None]:
-        return {"model": model, "conn_id": HailuoHook(self.hailuo_conn_id).hailuo_conn_id, "dag_id": ti.dag_id}
-
-    def _raise_if_missing(
-        self,
-        ti: Any,
-        videos: Sequence[_ItemResult],
-        missing: Sequence[_ItemResult],
-        told: str,
-        manifest: str | None,
-        *,
-        kept: bool,
-    ) -> None:
-        """Raise what the task fails with, if an item has no video and that is not to be skipped."""
-        for video in [video for video in videos if video.error is not None][:_MAX_ERRORS_IN_MESSAGE]:
-            self.log.warning("Item %d: %s", video.entry["index"], video.error)
-        if not missing:
-            return
-        some_paid = any("job_id" in video.entry for video in videos)
-        kind = self._kind(missing, some_paid=some_paid)
-        reasons = [f"item {video.entry['index']}: {video.error}" for video in missing]
-        there = [video.entry["job_id"] for video in videos if video not in missing and "job_id" in video.entry]
-        unfinished = [video.entry["job_id"] for video in missing if "job_id" in video.entry and not video.is_lost]
-        parts = [
-            f"Batch: {told}. {_abbreviate(reasons, _MAX_ERRORS_IN_MESSAGE, '; ')}",
-            f"Videos that are there: jobs {_abbreviate(there, _MAX_JOBS_IN_MESSAGE)}" if there else "",
-            f"Not had yet, and paid if they complete: jobs {_abbreviate(unfinished, _MAX_JOBS_IN_MESSAGE)}"
-            if unfinished
-            else "",
-            f"The manifest is {manifest}" if manifest else "",
-            self._advice(ti, kind, some_paid=some_paid, kept=kept),
-        ]
-        raise kind(" ".join(f"{part.rstrip('. ')}." for part in parts if part))
-
-    def _kind(self, missing: Sequence[_ItemResult], *, some_paid: bool) -> type[AirflowException]:
-        kinds = set()
-        for video in missing:
-            assert video.error is not None  # noqa: S101
-            paid = some_paid and not video.is_refused
-            situation = Situation(self.hailuo_conn_id, job_id=video.entry.get("job_id"), in_doubt=paid)
-            kinds.add(type(explained(video.error, situation)))
-        mendable = kinds - {HailuoFailException} or kinds
-        return mendable.pop() if len(mendable) == 1 else HailuoException
-
-    def _advice(self, ti: Any, kind: type[AirflowException], *, some_paid: bool, kept: bool) -> str:
-        if issubclass(kind, HailuoFailException):
-            does = (
-                "makes only what is missing" if kept or not some_paid else "makes all videos anew, and pays for all"
-            )
-            return f"No retry mends that: correct it, or set on_item_failure='skip'. Clearing the task {does}"
-        tries_left = has_retries_left(ti)
-        if tries_left or kept or not some_paid:
-            return (
-                f"{'A retry' if tries_left else 'Clearing the task'} makes what is missing and pays for nothing twice"
-            )
-        return "Clearing the task would make all videos anew, and pay for all"
+            if result.stored:
+                metrics.count(metrics.BYTES_STORED, tags, result.stored.bytes)
+            if result.error is not None:
+                metrics.failed(result.error, tags)
+            elif ends and result.job is not None:
+                metrics.completed(xcoms.job_facts(result.job, {}), tags)
 
     @contextmanager
     def _explained(
@@ -669,9 +588,9 @@ class HailuoGenerateBatchOperator(BaseOperator):
         try:
             yield
         except errors.ApiframeError as error:
-            metrics.count(metrics.FAILED, {**self._tags(ti), "cause": type(error).__name__})
+            metrics.failed(error, metrics.task_tags(ti, hook.hailuo_conn_id))
             if jobs:
-                error.message += f"; the jobs of the batch are {_abbreviate(jobs, _MAX_JOBS_IN_MESSAGE)}"
+                error.message += f"; the jobs of the batch are {abbreviate(jobs)}"
             situation = Situation(
                 hook.hailuo_conn_id,
                 in_doubt=going_on,
@@ -703,7 +622,7 @@ def _item(given: Any, defaults: Mapping[str, Any]) -> Item:
         checked = _request(fields).model_dump(exclude_none=True)
     except errors.InvalidInputError as error:
         return error.message
-    return {**checked, **{name: fields[name] for name in IMAGE_FIELDS if pictures.needs_upload(fields[name])}}
+    return {**checked, **pictures.to_upload(fields)}
 
 
 def _request(item: Mapping[str, Any]) -> VideoRequest:
@@ -713,12 +632,8 @@ def _request(item: Mapping[str, Any]) -> VideoRequest:
 
 def _to_upload(items: Iterable[Item]) -> dict[str, str]:
     """Return where the pictures lie that have to be uploaded, and of which field they are."""
-    found = {}
-    for item in (item for item in items if isinstance(item, Mapping)):
-        for name in IMAGE_FIELDS:
-            if pictures.needs_upload(place := item.get(name)):
-                found[str(place)] = name
-    return found
+    requests = [item for item in items if isinstance(item, Mapping)]
+    return {url: name for item in requests for name, url in pictures.to_upload(item).items()}
 
 
 def _upload_all(
@@ -740,7 +655,9 @@ def _upload_all(
         return [*done, *pool.map(lambda place: upload(place, lie[place]), rest)]
 
 
-def _video(index: int, outcome: Outcome, end: Finished | GaveUp | None) -> _ItemResult:
+def _result(
+    index: int, item: Mapping[str, Any] | None, outcome: Outcome, end: Finished | GaveUp | None
+) -> ItemResult:
     job = end.job if isinstance(end, Finished) else None
     error = end.error if isinstance(end, GaveUp) else outcome.error
     if job is not None:
@@ -748,35 +665,7 @@ def _video(index: int, outcome: Outcome, end: Finished | GaveUp | None) -> _Item
             video_url(job)
         except errors.JobError as dead:
             error = dead
-    entry = {
-        "index": index,
-        "job_id": outcome.job_id,
-        "status": job and job.status,
-        "url": job and job.video_url,
-        "credits": job and job.credit_cost,
-    }
-    return _ItemResult({name: value for name, value in entry.items() if value is not None}, job, error)
-
-
-def _item_entry(video: _ItemResult, items: Sequence[Item] | None) -> dict[str, Any]:
-    """Return what the XCom `items` tells of a video."""
-    item = items[video.entry["index"]] if items else None
-    prompt = (
-        {"prompt": errors.excerpt(item["prompt"], MAX_XCOM_PROMPT_CHARACTERS)} if isinstance(item, Mapping) else {}
-    )
-    return {**video.as_dict, **prompt}
-
-
-def _fail(videos: Sequence[_ItemResult], error: errors.ApiframeError) -> None:
-    """Let all `videos` fail with the same."""
-    for video in videos:
-        video.error = copy(error)
-        video.error.job_id = video.entry.get("job_id")
-
-
-def _abbreviate(values: Sequence[str], at_most: int, separator: str = ", ") -> str:
-    more = f"{separator}and {len(values) - at_most} more" if len(values) > at_most else ""
-    return f"{separator.join(values[:at_most])}{more}"
+    return ItemResult(index, item, outcome.job_id, job, error)
 
 
 def _manifest_name(ti: Any) -> str:
@@ -793,38 +682,3 @@ def _returning(settings: Settings) -> Any:
         return settings
 
     return look_up
-
-
-def _load(store: Any) -> BatchState | None:
-    if store is None:
-        return None
-    try:
-        stored = store.get(STATE_KEY)
-    except Exception as error:
-        raise _unavailable("read", error) from error
-    if stored is None:
-        return None
-    try:
-        return BatchState(**{known.name: stored[known.name] for known in fields(BatchState) if known.name in stored})
-    except TypeError:
-        raise HailuoUnavailableException(
-            f"{STATE_KEY!r} in the task state store holds something else than a batch: delete it on the page 'Task "
-            "State Store' of the task instance. What it has paid for is not known any more then"
-        ) from None
-
-
-def _save(store: Any, begun: BatchState) -> None:
-    if store is None:
-        return
-    try:
-        store.set(STATE_KEY, asdict(begun))
-    except Exception as error:
-        raise _unavailable("written", error) from error
-
-
-def _unavailable(done: str, error: Exception) -> HailuoUnavailableException:
-    said = errors.excerpt(f"{type(error).__name__}: {error}").rstrip(" .")
-    return HailuoUnavailableException(
-        f"The task state store could not be {done}: {said}. Without it nothing is submitted, lest it be paid twice. "
-        "Once it answers, a retry goes on, and so does clearing the task"
-    )

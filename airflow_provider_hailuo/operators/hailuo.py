@@ -212,18 +212,14 @@ class HailuoGenerateOperator(BaseOperator):
                 "multiple_outputs: True: the task returns one URL; its XCom 'job' is a dictionary"
             )
         try:
-            VideoRequest(
-                **{"prompt": "known later"}
-                | {
-                    name: value
-                    for name, value in self._request_fields().items()
-                    if is_literal(value) and not (name in IMAGE_FIELDS and pictures.needs_upload(value))
-                }
-            )
+            known = {name: value for name, value in self._request_fields().items() if is_literal(value)}
+            for name in pictures.to_upload(known):
+                del known[name]
+            VideoRequest(**{"prompt": "known later", **known})
             if is_literal(idempotency_key):
                 calls.check_idempotency_key(idempotency_key)
-            known = is_literal(destination) and not is_nothing(destination)
-            self._destination_at(destination if known else "/known/later")
+            is_known = is_literal(destination) and not is_nothing(destination)
+            Destination.of(self, destination if is_known else "/known/later")
             check_max_credits(max_credits)
         except errors.InvalidInputError as error:
             raise HailuoFailException(str(error)) from None
@@ -364,8 +360,8 @@ class HailuoGenerateOperator(BaseOperator):
 
     def _submission_store(self, context: Context) -> SubmissionStore:
         # Each upload of a picture has a URL of its own, and so a body that the API takes for another request.
-        uploads = any(pictures.needs_upload(getattr(self, name)) for name in IMAGE_FIELDS)
-        return SubmissionStore(context, kept=not is_nested(self, context["ti"]), needed=uploads)
+        needed = bool(self._pictures_to_upload())
+        return SubmissionStore(context, nested=is_nested(self, context["ti"]), needed=needed)
 
     @property
     def _conn_id(self) -> str:
@@ -380,17 +376,13 @@ class HailuoGenerateOperator(BaseOperator):
         Pictures that are elsewhere it names by their content: `contents` by field, or what lies there now.
         """
         if contents is None:
-            contents = {
-                name: pictures.content_url(name, *place) for name, place in self._pictures_to_upload().items()
-            }
+            to_upload = self._pictures_to_upload()
+            contents = {name: pictures.content_url(name, url, self.image_conn_id) for name, url in to_upload.items()}
         fields = {**self._request_fields(), **contents}
         return VideoRequest(**fields), calls.check_idempotency_key(self.idempotency_key)
 
-    def _pictures_to_upload(self) -> dict[str, tuple[str, str | None]]:
-        """Return where the pictures lie that have to be uploaded, and their connection, by field."""
-        conn_id = None if is_nothing(self.image_conn_id) else self.image_conn_id
-        fields = {name: getattr(self, name) for name in IMAGE_FIELDS}
-        return {name: (value, conn_id) for name, value in fields.items() if pictures.needs_upload(value)}
+    def _pictures_to_upload(self) -> dict[str, str]:
+        return pictures.to_upload({name: getattr(self, name) for name in IMAGE_FIELDS})
 
     def _submit(
         self, ti: Any, submissions: SubmissionStore, previous: Mapping[str, Any] | None
@@ -487,7 +479,8 @@ class HailuoGenerateOperator(BaseOperator):
         self, ti: Any, submissions: SubmissionStore, client: Client, n: int, salt: str | None
     ) -> Submission:
         """Return a new submission, written down; `salt` makes its key one that nothing else can have."""
-        uploads = {name: pictures.upload(client, name, *place) for name, place in self._pictures_to_upload().items()}
+        to_upload = self._pictures_to_upload()
+        uploads = {name: pictures.upload(client, name, url, self.image_conn_id) for name, url in to_upload.items()}
         # What was uploaded, should a picture be replaced meanwhile.
         request, own_key = self._current_request({name: content for name, (content, _) in uploads.items()})
         # What would be of no use, or too dear, is not paid for; what may be paid already is not given up for that.
@@ -622,21 +615,17 @@ class HailuoGenerateOperator(BaseOperator):
         self._record_delivery(ti, submissions, submission)
         return url
 
-    def _tags(self, ti: Any, submission: Submission | None) -> dict[str, str | None]:
-        """Return what its metrics are about."""
-        model = submission.body.get("model") if submission else None
-        conn_id = submission.conn_id if submission else self._conn_id
-        return {"model": model, "conn_id": conn_id, "dag_id": ti.dag_id}
+    def _tags(self, ti: Any, submission: Submission | None) -> metrics.Tags:
+        if submission is None:
+            return metrics.task_tags(ti, self._conn_id)
+        return metrics.task_tags(ti, submission.conn_id, submission.body.get("model"))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
         """Return what OpenLineage is to know: the job, and where its video was stored, if it was."""
         return openlineage_facets(*self._lineage)
 
     def _destination(self) -> Destination | None:
-        return None if is_nothing(self.destination) else self._destination_at(self.destination)
-
-    def _destination_at(self, url: Any) -> Destination:
-        return Destination.of(self, url)
+        return None if is_nothing(self.destination) else Destination.of(self, self.destination)
 
     def _record_delivery(self, ti: Any, submissions: SubmissionStore, submission: Submission) -> None:
         # Airflow may still fail to keep the URL. If it can, the next try is better told by Airflow that it did.
@@ -653,7 +642,7 @@ class HailuoGenerateOperator(BaseOperator):
             yield
         except errors.ApiframeError as error:
             current = submissions.current
-            metrics.count(metrics.FAILED, {**self._tags(ti, current), "cause": type(error).__name__})
+            metrics.failed(error, self._tags(ti, current))
             situation = Situation(
                 conn_id=current.conn_id if current else self._conn_id,
                 job_id=current.job_id if current else None,

@@ -1,18 +1,13 @@
-"""What a task has submitted, written down before it is sent, so that a later try goes on from there."""
+"""The submission of a task with one video, and whether a later try goes on with it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_hailuo.apiframe.errors import excerpt
-from airflow_provider_hailuo.compat import Context, Variable
-from airflow_provider_hailuo.exceptions import HailuoUnavailableException
-from airflow_provider_hailuo.task_instance import map_index
+from airflow_provider_hailuo.compat import Context
+from airflow_provider_hailuo.operators.task_state import TaskState, state_store
 from airflow_provider_hailuo.xcoms import request_facts
 
 STATE_KEY = "hailuo_submission"
@@ -22,6 +17,8 @@ STATE_KEY = "hailuo_submission"
 @dataclass(frozen=True)
 class Submission:
     """A request for a video, as it was or is going to be sent.
+
+    The names of the fields are those in the task state store.
 
     :param key: the idempotency key.
     :param body: the JSON body, which is the same however often a picture of it is uploaded.
@@ -48,6 +45,9 @@ class Submission:
     nth: int = 1
     uploads: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _video(self.body)  # raises if it is none, as of a store that holds something else
+
     @property
     def wire_body(self) -> dict[str, Any]:
         """The JSON body as it goes to the API, with the pictures where they were uploaded, and the receiver."""
@@ -63,7 +63,12 @@ class Submission:
 
 
 def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two bodies ask for the same video, wherever it is announced; an empty one asks for any."""
+    """Tell whether two requests ask for the same video, wherever it is announced.
+
+    :param one: the JSON body of one; an empty one asks for any video.
+    :param other: that of the other.
+    :return: whether they do.
+    """
     return not (one and other) or _video(one) == _video(other)
 
 
@@ -112,63 +117,37 @@ def decide_resume(
     return True, f"The task was cleared before it had delivered {named}: it goes on with that{where}{paid}"
 
 
-class VariableStore:
-    """What a task state store does, in Airflow Variables, for Airflow before 3.3.
-
-    A Variable stays until somebody deletes it: after a day it is of no use any more.
-
-    :param ti: the task instance.
-    """
-
-    def __init__(self, ti: Any) -> None:
-        identity = json.dumps([ti.dag_id, ti.run_id, ti.task_id, map_index(ti)])
-        # A name that tells of a secret would have Airflow mask what it holds.
-        self._suffix = hashlib.sha256(identity.encode()).hexdigest()
-
-    def get(self, key: str) -> Any:
-        """Return the value, None if there is none."""
-        stored = Variable.get(f"{key}_{self._suffix}", None)
-        return None if stored is None else json.loads(stored)
-
-    def set(self, key: str, value: Any) -> None:
-        """Keep the value."""
-        Variable.set(f"{key}_{self._suffix}", json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        """Forget the value."""
-        Variable.delete(f"{key}_{self._suffix}")
-
-
 class SubmissionStore:
     """The submission of one task instance, in Airflow's task state store as far as there is one (Airflow 3.3).
 
+    `current` is what this try goes on with, None while that is nothing; `is_earlier` tells whether an earlier try has
+    begun it, and `cleared` whether the task was cleared since.
+
     :param context: the context of the running task.
-    :param kept: whether to keep it in the store (default True); a task that runs inside another one has none.
+    :param nested: whether the task runs inside another one: it has no store then.
     :param needed: whether a key alone does not do, because the same request has another body at each try: where there
-        is no store it is kept in a Variable then (default False).
+        is no store it is kept in a Variable then.
     """
 
-    def __init__(self, context: Context, *, kept: bool = True, needed: bool = False) -> None:
-        self._store: Any = context.get("task_state_store") if kept else None
-        if self._store is None and kept and needed:
-            self._store = VariableStore(context["ti"])
-        self._log = logging.getLogger(__name__)
+    def __init__(self, context: Context, *, nested: bool, needed: bool) -> None:
+        store = state_store(context, nested=nested, needed=lambda: needed)
+        self._state = TaskState(store, STATE_KEY, Submission)
         self.current: Submission | None = None
         self.is_earlier = False
         self.cleared = False
-        self._former: Submission | None = None
-        self._began = False
-        self._lost = False
-
-    @property
-    def is_saved(self) -> bool:
-        """Whether a later try will find what this one knows."""
-        return self.has_store and not self._lost
+        self._previous: Submission | None = None
+        self._is_new = False
+        self._is_lost = False
 
     @property
     def has_store(self) -> bool:
         """Whether there is a store."""
-        return self._store is not None
+        return self._state.is_kept
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether a later try will find what this one knows."""
+        return self.has_store and not self._is_lost
 
     @property
     def in_doubt(self) -> bool:
@@ -176,80 +155,39 @@ class SubmissionStore:
         return self.is_earlier and self.current is not None and self.current.job_id is None
 
     def load(self) -> Submission | None:
-        """Return what the task has begun, None if nothing.
+        """Make current what an earlier try has begun.
 
+        :return: what it has begun; None if nothing is known of that.
         :raises HailuoUnavailableException: the store cannot be read.
         """
-        if self._store is None:
-            return None
-        try:
-            stored = self._store.get(STATE_KEY)
-        except Exception as error:
-            raise _refusal(f"read: {_said(error)}") from error
-        if not isinstance(stored, dict):
-            return None
-        known = {known.name: stored[known.name] for known in fields(Submission) if known.name in stored}
-        try:
-            submission = Submission(**known)
-            _video(submission.body)
-        except (TypeError, AttributeError):
-            raise HailuoUnavailableException(
-                f"{STATE_KEY!r} in the task state store holds something else than a submission: delete it on the "
-                "page 'Task State Store' of the task instance. A job that it named is not known any more"
-            ) from None
-        self.current = self._former = submission
-        self.is_earlier = True
+        submission = self._state.load()
+        if submission is not None:
+            self.current = self._previous = submission
+            self.is_earlier = True
         return submission
 
     def save(self, submission: Submission) -> None:
-        """Write down what is going to be sent.
+        """Make current, and write down, what is going to be sent.
 
+        :param submission: the submission.
         :raises HailuoUnavailableException: the store cannot be written; then nothing may be sent.
         """
-        try:
-            self._write(submission)
-        except Exception as error:
-            raise _refusal(f"written: {_said(error)}") from error
-        self.current, self.is_earlier, self._began = submission, False, True
+        self._state.save(submission)
+        self.current, self.is_earlier, self._is_new = submission, False, True
 
     def update(self, submission: Submission) -> None:
-        """Write down what has become of it, if that is possible: as a rule the key is there already."""
+        """Make current, and write down if that is possible, what has become of a submission.
+
+        :param submission: the submission; as a rule the store has its key already.
+        """
         was_there = self.current is not None and self.current.key == submission.key
         self.current = submission
-        if not self._began:
-            self._former = submission
-        try:
-            self._write(submission)
-        except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
-            self._lost = not was_there
-            self._log.warning("The task state store could not be written: %s", _said(error))
+        if not self._is_new:
+            self._previous = submission
+        if not self._state.try_save(submission):
+            self._is_lost = not was_there
 
     def discard(self) -> None:
         """Remove what was certainly refused, and put back what was there before."""
         self.current = None
-        if self._store is None:
-            return
-        try:
-            if self._former is None:
-                self._store.delete(STATE_KEY)
-            else:
-                self._write(self._former)
-        except Exception as error:  # noqa: BLE001 - whatever Airflow's API server or a custom backend raises
-            self._log.warning("The task state store could not be written: %s", _said(error))
-
-    def _write(self, submission: Submission) -> None:
-        if self._store is not None:
-            self._store.set(
-                STATE_KEY, {name: value for name, value in asdict(submission).items() if value is not None}
-            )
-
-
-def _refusal(problem: str) -> HailuoUnavailableException:
-    return HailuoUnavailableException(
-        f"The task state store could not be {problem}. Without it nothing is submitted, lest it be paid twice. Once "
-        "it answers, a retry goes on from there, and so does clearing the task"
-    )
-
-
-def _said(error: Exception) -> str:
-    return excerpt(f"{type(error).__name__}: {error}").rstrip(" .")
+        self._state.try_save(self._previous)

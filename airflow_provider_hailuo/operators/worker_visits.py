@@ -10,7 +10,7 @@ from jinja2 import meta, nodes
 
 from airflow_provider_hailuo.apiframe.models import IMAGE_FIELDS
 from airflow_provider_hailuo.compat import BaseOperator, conf
-from airflow_provider_hailuo.pictures import needs_upload
+from airflow_provider_hailuo.pictures import to_upload
 from airflow_provider_hailuo.webhooks import AUTO
 from airflow_provider_hailuo.xcoms import TRIGGERS_PUSH_XCOMS
 
@@ -116,7 +116,9 @@ def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterat
         return
     if getattr(task, "max_credits", None) is not None:
         yield "max_credits"
-    yield from (f"{name}, which has to be uploaded" for name in IMAGE_FIELDS if _is_uploaded(getattr(task, name)))
+    # Of a template the trigger finds out.
+    known = {name: picture for name in IMAGE_FIELDS if "{" not in str(picture := getattr(task, name))}
+    yield from (f"{name}, which has to be uploaded" for name in to_upload(known))
     # Limits hold for what is queued for a worker.
     if task.pool != "default_pool" or task.pool_slots != 1:
         yield "a pool"
@@ -134,11 +136,6 @@ def _blockers_of_the_start(task: BaseOperator, of: type[BaseOperator]) -> Iterat
         yield "mapping"
     values = {name: getattr(task, name) for name in task.template_fields}
     yield from _unsafe(values)
-
-
-def _is_uploaded(picture: Any) -> bool:
-    """Tell whether a picture certainly has to be uploaded; of a template the trigger finds out."""
-    return needs_upload(picture) and "{" not in picture
 
 
 def _unsafe(values: Mapping[str, Any]) -> Iterator[str]:

@@ -111,7 +111,7 @@ class HailuoJobSensor(BaseSensorOperator):
             ti.xcom_push(key=xcoms.CREDIT_COST, value=job.credit_cost)
             url = video_url(job)
         self.log.info("Job %s: video is ready, %s credits, %s s", job.id, job.credit_cost, job.seconds)
-        metrics.completed(facts, self._tags(ti, job.model))
+        metrics.completed(facts, metrics.task_tags(ti, self._conn_id, job.model))
         return url
 
     def _defer(self, ti: Any) -> NoReturn:
@@ -125,7 +125,7 @@ class HailuoJobSensor(BaseSensorOperator):
         self.defer(
             trigger=HailuoJobTrigger(
                 job_id=self.job_id,
-                hailuo_conn_id=HailuoHook(self.hailuo_conn_id).hailuo_conn_id,
+                hailuo_conn_id=self._conn_id,
                 poll_interval=max(self.poke_interval, SHORTEST_WAIT_SECONDS),
                 deadline=deadline,
                 try_number=ti.try_number,
@@ -134,8 +134,9 @@ class HailuoJobSensor(BaseSensorOperator):
             timeout=timedelta(seconds=deadline - now + DEFER_TIMEOUT_MARGIN_SECONDS),
         )
 
-    def _tags(self, ti: Any, model: str | None = None) -> dict[str, str | None]:
-        return {"model": model, "conn_id": HailuoHook(self.hailuo_conn_id).hailuo_conn_id, "dag_id": ti.dag_id}
+    @property
+    def _conn_id(self) -> str:
+        return HailuoHook(self.hailuo_conn_id).hailuo_conn_id
 
     @contextmanager
     def _explained(self, ti: Any) -> Iterator[None]:
@@ -143,11 +144,11 @@ class HailuoJobSensor(BaseSensorOperator):
         try:
             yield
         except errors.ApiframeError as error:
-            metrics.count(metrics.FAILED, {**self._tags(ti), "cause": type(error).__name__})
+            metrics.failed(error, metrics.task_tags(ti, self._conn_id))
             if isinstance(error, errors.JobTimeoutError):
                 raise AirflowSensorTimeout(f"{error}. Clearing the task looks again") from None
             situation = Situation(
-                conn_id=HailuoHook(self.hailuo_conn_id).hailuo_conn_id,
+                conn_id=self._conn_id,
                 job_id=error.job_id,
                 tries_left=has_retries_left(ti),
                 watches=True,

@@ -77,7 +77,7 @@ class HailuoToObjectStorageOperator(BaseOperator):
         """Fetch the video and put it there; return the URI of the file."""
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
-        tags = {"model": None, "conn_id": hook.hailuo_conn_id, "dag_id": ti.dag_id}
+        tags = metrics.task_tags(ti, hook.hailuo_conn_id)
         try:
             destination = Destination.of(self, self.destination)
             if is_nothing(self.job_id) or is_http_url(str(self.job_id)):
@@ -85,7 +85,7 @@ class HailuoToObjectStorageOperator(BaseOperator):
                 raise errors.InvalidInputError.of(("job_id", self.job_id, problem))
             destination.check()
             job = hook.wait_for_job(self.job_id, timeout=RESULT_TIMEOUT_SECONDS)
-            tags["model"] = job.model
+            tags = metrics.task_tags(ti, hook.hailuo_conn_id, job.model)
             video_url(job)  # raises, if there is none
             facts = xcoms.job_facts(job, xcoms.request_facts_of_job(job))
             settings = hook.get_settings()
@@ -95,7 +95,7 @@ class HailuoToObjectStorageOperator(BaseOperator):
             metrics.count(metrics.BYTES_STORED, tags, stored.bytes)
             report(context, self.outlets, facts, hook)
         except errors.ApiframeError as error:
-            metrics.count(metrics.FAILED, {**tags, "cause": type(error).__name__})
+            metrics.failed(error, tags)
             situation = Situation(hook.hailuo_conn_id, tries_left=has_retries_left(ti), watches=True)
             raise explained(error, situation) from None
         self._lineage = facts, settings.base_url

@@ -10,15 +10,14 @@ from typing import Any
 
 import jinja2
 
-from airflow_provider_hailuo import idempotency, metrics, xcoms
+from airflow_provider_hailuo import idempotency, metrics, pictures, xcoms
 from airflow_provider_hailuo.apiframe import calls, errors
-from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, IMAGE_FIELDS, JobStatus, Submission, VideoRequest
+from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, JobStatus, Submission, VideoRequest
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
 from airflow_provider_hailuo.apiframe.watcher import JobWatcher, shared_watcher, wait_for_job
 from airflow_provider_hailuo.compat import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.links.hailuo import video_page
-from airflow_provider_hailuo.pictures import needs_upload
 from airflow_provider_hailuo.triggers.progress import report_progress
 from airflow_provider_hailuo.webhooks import is_auto
 
@@ -152,8 +151,8 @@ class HailuoGenerateTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Submit, wait, and yield the one event that ends the task or that `execute_complete` reads."""
         ti: Any = self.task_instance
-        uploads = any(needs_upload(getattr(self, name)) for name in IMAGE_FIELDS)
-        ready = self._rendered and not uploads and not is_auto(self._request_fields())
+        fields = self._request_fields()
+        ready = self._rendered and not pictures.to_upload(fields) and not is_auto(fields)
         if ti is None or ti.try_number > 1 or not ready:
             yield TriggerEvent(START_ON_WORKER)
         else:
@@ -187,7 +186,7 @@ class HailuoGenerateTrigger(BaseTrigger):
             ):
                 # The id is the same when another triggerer runs this again, and another in a run that is made again.
                 facts["key"] = key or idempotency.task_key(ti, hook.hailuo_conn_id, settings, request, str(ti.id))
-                submission = await self._submit(watcher, hook.hailuo_conn_id, facts["key"], request)
+                submission = await self._submit(ti, watcher, hook.hailuo_conn_id, facts["key"], request)
                 if submission.status in FINAL_STATUSES - {JobStatus.COMPLETED}:
                     return TriggerEvent(START_ON_WORKER)  # it may submit another one
                 facts["job_id"] = unpushed[xcoms.JOB_ID] = submission.job_id
@@ -216,7 +215,9 @@ class HailuoGenerateTrigger(BaseTrigger):
         except errors.InvalidInputError:
             return xcoms.request_facts({})
 
-    async def _submit(self, watcher: JobWatcher, conn_id: str, key: str, request: VideoRequest) -> Submission:
+    async def _submit(
+        self, ti: Any, watcher: JobWatcher, conn_id: str, key: str, request: VideoRequest
+    ) -> Submission:
         try:
             submission = await watcher.send(calls.generate_video(request, key))
         except errors.ConflictError as error:
@@ -224,8 +225,7 @@ class HailuoGenerateTrigger(BaseTrigger):
             raise
         status = errors.excerpt(submission.status or "status untold")
         self.log.info("Job %s: submitted, %s; idempotency key %s", submission.job_id, status, key)
-        tags = {"model": request.model, "conn_id": conn_id, "dag_id": getattr(self.task_instance, "dag_id", None)}
-        metrics.count(metrics.SUBMITTED, tags, in_triggerer=True)
+        metrics.count(metrics.SUBMITTED, metrics.task_tags(ti, conn_id, request.model), in_triggerer=True)
         return submission
 
     def _deadline(self) -> float:
@@ -288,7 +288,7 @@ async def _event(
         "Job %s: video is ready, %s credits, %s s", facts["job_id"], end.job.credit_cost, end.job.seconds
     )
     conn_id = HailuoHook(trigger.hailuo_conn_id).hailuo_conn_id
-    tags = {"model": end.job.model, "conn_id": conn_id, "dag_id": trigger.task_instance.dag_id}
+    tags = metrics.task_tags(trigger.task_instance, conn_id, end.job.model)
     metrics.completed(shown, tags, in_triggerer=True)
     return TaskSuccessEvent(xcoms={xcoms.DELIVERED: True})
 

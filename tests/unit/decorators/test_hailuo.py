@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_hailuo.compat import AIRFLOW, AirflowException, AirflowFailException, TaskDeferred
 from airflow_provider_hailuo.decorators.hailuo import hailuo_task
 from airflow_provider_hailuo.exceptions import HailuoFailException
-from airflow_provider_hailuo.operators import submission, worker_visits
+from airflow_provider_hailuo.operators import task_state, worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.triggers.hailuo import START_ON_WORKER
@@ -149,7 +149,7 @@ def test_pictures_of_the_function_are_uploaded_once(sandbox: Sandbox, picture: P
 def test_a_resumption_knows_of_its_pictures_where_there_is_no_store(
     sandbox: Sandbox, picture: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(submission, "Variable", Variables())
+    monkeypatch.setattr(task_state, "Variable", Variables())
     airflow = Airflow(World(), None)
 
     def video() -> HailuoGenerateOperator:

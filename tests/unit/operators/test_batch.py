@@ -29,7 +29,7 @@ from airflow_provider_hailuo.exceptions import (
     HailuoStorageException,
     HailuoUnavailableException,
 )
-from airflow_provider_hailuo.operators import batch, submission
+from airflow_provider_hailuo.operators import batch, task_state
 from airflow_provider_hailuo.operators.batch import STATE_KEY, BatchState, HailuoGenerateBatchOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.sandbox.state import files
@@ -906,7 +906,7 @@ def places(tmp_path: Path) -> list[Path]:
 @pytest.fixture(params=["3.3", "before 3.3"])
 def worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Worker:
     """Return a worker with and without a task state store; without one Airflow's Variables take its place."""
-    monkeypatch.setattr(submission, "Variable", Variables())
+    monkeypatch.setattr(task_state, "Variable", Variables())
     return Worker(store=request.param == "3.3")
 
 

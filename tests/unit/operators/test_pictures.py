@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_hailuo import pictures
 from airflow_provider_hailuo.compat import AirflowException, AirflowFailException
-from airflow_provider_hailuo.operators import submission, worker_visits
+from airflow_provider_hailuo.operators import task_state, worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.triggers.hailuo import START_ON_WORKER, HailuoGenerateTrigger
@@ -58,7 +58,7 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call
     """Return what runs the next try of a task, on a worker with and without a task state store."""
     tries = iter(range(1, 100))
     store = {"task_state_store": Store()} if request.param == "3.3" else {}
-    monkeypatch.setattr(submission, "Variable", Variables())
+    monkeypatch.setattr(task_state, "Variable", Variables())
 
     def run(task: HailuoGenerateOperator, *, max_tries: int = 3) -> str:
         ti = TaskInstance(try_number=next(tries), max_tries=max_tries, id="ti", task=task)

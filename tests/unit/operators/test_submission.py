@@ -50,6 +50,10 @@ def kill() -> None:
     raise KilledError
 
 
+def submission_store(store: Store | None, *, nested: bool = False) -> SubmissionStore:
+    return SubmissionStore({"task_state_store": store}, nested=nested, needed=False)
+
+
 # The decision
 
 
@@ -111,8 +115,8 @@ def test_what_is_written_comes_back_from_json():
     store = Store()
     full = replace(BEGUN, own_key="mine", delivered=True)
 
-    SubmissionStore({"task_state_store": store}).save(full)
-    again = SubmissionStore({"task_state_store": store})
+    submission_store(store).save(full)
+    again = submission_store(store)
 
     assert again.load() == again.current == full
     assert again.is_earlier
@@ -120,14 +124,14 @@ def test_what_is_written_comes_back_from_json():
 
 def test_fields_of_a_newer_version_are_ignored():
     store = Store()
-    SubmissionStore({"task_state_store": store}).save(BEGUN)
+    submission_store(store).save(BEGUN)
     store.kept[STATE_KEY] = json.dumps({**json.loads(store.kept[STATE_KEY]), "from_the_future": 1})
 
-    assert SubmissionStore({"task_state_store": store}).load() == BEGUN
+    assert submission_store(store).load() == BEGUN
 
 
 def test_without_a_store_nothing_is_found_and_nothing_fails():
-    for submissions in (SubmissionStore({}), SubmissionStore({"task_state_store": Store()}, kept=False)):
+    for submissions in (submission_store(None), submission_store(Store(), nested=True)):
         submissions.save(BEGUN)
         submissions.update(BEGUN)
         assert submissions.current == BEGUN
@@ -139,7 +143,7 @@ def test_without_a_store_nothing_is_found_and_nothing_fails():
 
 def test_what_was_sent_by_an_earlier_try_and_never_answered_is_in_doubt():
     store = Store()
-    submissions = SubmissionStore({"task_state_store": store})
+    submissions = submission_store(store)
     submissions.save(replace(BEGUN, job_id=None))
     assert not submissions.in_doubt
 
@@ -779,7 +783,7 @@ def test_a_changed_request_that_is_refused_leaves_the_job_that_is_owed(world: Wo
 
 
 @pytest.mark.parametrize(
-    "stored", [{"key": "k"}, {"key": "k", "body": None, "conn_id": "c", "max_tries": 1}], ids=str
+    "stored", ["k", {"key": "k"}, {"key": "k", "body": None, "conn_id": "c", "max_tries": 1}], ids=str
 )
 def test_what_is_no_submission_any_more_is_named(world: World, airflow: Airflow, stored: dict[str, Any]):
     airflow.store.set(STATE_KEY, stored)
