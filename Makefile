@@ -4,7 +4,6 @@ PYTHON ?= python3
 LOCK := constraints/airflow-3.3.txt
 READY := .venv/.ready
 BIN := .venv/bin
-SOURCES := airflow_provider_hailuo benchmarks deploy dev noxfile.py
 
 # Airflow starts many processes: without .pyc files each of them takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -45,7 +44,7 @@ matrix: env  ## with each Airflow: unit tests, the wheel beside its constraints,
 lint: env  ## style, types, spelling, dangerous calls: ruff, mypy, codespell, bandit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/bandit --quiet --recursive --severity-level=medium airflow_provider_hailuo
 
