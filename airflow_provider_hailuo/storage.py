@@ -109,8 +109,11 @@ class Destination:
 
     @classmethod
     def of(cls, task: Any, url: Any) -> Destination:
-        """Return what the parameters of a task say of storing at `url`: `destination_conn_id`, `if_exists` and so on.
+        """Return what the parameters of a task say: `destination_conn_id`, `if_exists` and so on.
 
+        :param task: the task.
+        :param url: its `destination`.
+        :return: the destination.
         :raises InvalidInputError: one of them will not do.
         """
         conn_id = None if is_nothing(task.destination_conn_id) else task.destination_conn_id
@@ -179,6 +182,8 @@ class Destination:
     def write(self, text: str, content_type: str) -> str:
         """Put a text file at the URL, which ends with its name; what lies there is replaced.
 
+        :param text: what the file holds; it is encoded as UTF-8.
+        :param content_type: its media type, as an object store is told it.
         :return: its URI.
         :raises FileError: it could not be put there; then no part of it is.
         """

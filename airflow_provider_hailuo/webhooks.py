@@ -23,13 +23,19 @@ _EVENTS = ("completed", "failed")
 
 
 def is_auto(fields: Mapping[str, Any]) -> bool:
-    """Tell whether the fields of a `VideoRequest` want the deployment's own receiver."""
+    """Tell whether a request wants the deployment's own receiver.
+
+    :param fields: fields of a `VideoRequest`.
+    :return: whether its `webhook_url` is `auto`.
+    """
     return fields.get("webhook_url") == AUTO
 
 
 def with_receiver(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields of a `VideoRequest` in which `RECEIVER` stands for `auto`.
+    """Return a request in which `RECEIVER` stands for `auto`.
 
+    :param fields: fields of a `VideoRequest`.
+    :return: the fields to send.
     :raises InvalidInputError: this Airflow, older than 3.1, has no receiver.
     """
     if not is_auto(fields):
@@ -44,6 +50,7 @@ def receiver_url(conn_id: str, settings: Settings) -> str:
 
     :param conn_id: the Airflow connection through which jobs are submitted.
     :param settings: what it holds.
+    :return: the URL.
     :raises InvalidInputError: the API could not reach it.
     """
     base = str(conf.get("api", "base_url", fallback="")).rstrip("/")
@@ -57,5 +64,9 @@ def receiver_url(conn_id: str, settings: Settings) -> str:
 
 
 def jobs_asset_uri(conn_id: str) -> str:
-    """Return the URI of the asset that gets an event for each finished video of a connection."""
+    """Return the URI of the asset that gets an event for each finished video of a connection.
+
+    :param conn_id: the Airflow connection.
+    :return: the URI.
+    """
     return f"hailuo://{conn_id}/jobs"

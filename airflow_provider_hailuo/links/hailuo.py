@@ -20,6 +20,7 @@ def video_page(ti: TaskInstance) -> str:
     It is relative to where Airflow's UI lies, as the UI takes it: a worker need not know under which URL that is.
 
     :param ti: the task instance.
+    :return: the link.
     """
     return f"hailuo/video?{urlencode(task_instance_key(ti), quote_via=quote)}"
 
@@ -38,7 +39,12 @@ class HailuoVideoLink(BaseOperatorLink):
         return LINK
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002
-        """Return where the button of the task instance `ti_key` leads, "" for no button."""
+        """Return where the button of a task instance leads.
+
+        :param operator: its task, which is not looked at.
+        :param ti_key: what identifies it.
+        :return: the URL; "" for no button.
+        """
         if HAS_PAGE:
             # A batch has no job of its own.
             left = (XCom.get_value(ti_key=ti_key, key=key) for key in (JOB_ID, JOB, SUMMARY))

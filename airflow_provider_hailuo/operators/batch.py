@@ -55,12 +55,17 @@ from airflow_provider_hailuo.operators.batch_results import (
     failure,
     summarize,
 )
-from airflow_provider_hailuo.operators.hailuo import RESULT_TIMEOUT_SECONDS, is_literal, seconds_above_0
+from airflow_provider_hailuo.operators.hailuo import (
+    RESULT_TIMEOUT_SECONDS,
+    is_literal,
+    seconds_above_0,
+    within_execution_timeout,
+)
 from airflow_provider_hailuo.operators.task_state import TaskState, state_store
 from airflow_provider_hailuo.storage import Destination, IfExists
 from airflow_provider_hailuo.task_instance import has_retries_left, is_nested, task_instance_key
 from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger, outcomes_from_event
-from airflow_provider_hailuo.triggers.hailuo import DEFER_TIMEOUT_MARGIN_SECONDS, before_execution_timeout
+from airflow_provider_hailuo.triggers.hailuo import DEFER_TIMEOUT_MARGIN_SECONDS
 
 if TYPE_CHECKING:
     from airflow_provider_hailuo.compat import Context
@@ -111,13 +116,21 @@ class BatchState:
     uploads: Sequence[Mapping[str, str]] = field(default_factory=list)
 
     def keys_expired(self, now: float) -> bool:
-        """Tell whether the API may have forgotten the keys, so that to send them again would pay again."""
+        """Tell whether the API may have forgotten the keys, so that to send them again would pay again.
+
+        :param now: in seconds since the epoch.
+        :return: whether it may.
+        """
         return now - self.since >= KEY_SECONDS
 
     def next_try(self, max_tries: int, now: float) -> BatchState | None:
-        """Return what a try begins with that comes after this one; None: something new.
+        """Return what a try begins with that comes after this one.
 
         A retry always goes on, and so does a task that was cleared before it had delivered.
+
+        :param max_tries: Airflow's `max_tries` of the task instance now.
+        :param now: in seconds since the epoch.
+        :return: what it goes on with; None if it begins anew.
         """
         if max_tries == self.max_tries:
             return replace(self, tries=self.tries + 1)
@@ -148,21 +161,22 @@ class HailuoGenerateBatchOperator(BaseOperator):
 
     :param requests: what to generate: a list of at most 10,000 prompts, or of dictionaries of the fields
         that the API takes (`prompt`, ...); or a template that renders to one, or to JSON of one
-        (`{{ ... | tojson }}`).
-    :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`; this and the following are
-        for the items that say nothing else.
+        (`{{ ... | tojson }}`). Templated.
+    :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`; templated. This and the
+        following are for the items that say nothing else.
     :param image: the first frame, as of `HailuoGenerateOperator`: an http(s) URL, or a picture in a storage, which is
         uploaded before the first submission and lives for 1 to 2 hours then; none by default. Of a picture that is
-        replaced between two tries the first one counts.
-    :param end_image: the last frame, likewise, with `hailuo-02` only; none by default.
-    :param resolution: `768p` (the API's default) or `1080p`.
-    :param duration: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
-    :param prompt_optimizer: whether the model may rewrite the prompts (the API's default: yes).
+        replaced between two tries the first one counts. Templated.
+    :param end_image: the last frame, likewise, with `hailuo-02` only; none by default; templated.
+    :param resolution: `768p` or `1080p`; None (default): the API's, `768p`; templated.
+    :param duration: 6 or 10 seconds; 1080p renders 6 seconds only; None (default): the API's, 6; templated.
+    :param prompt_optimizer: whether the model may rewrite the prompts; None (default): the API's, yes; templated.
     :param webhook_url: where the API announces what becomes of the jobs; none by default. With `auto` (Airflow 3.1.1)
         that is this Airflow's own receiver, which gives the asset `hailuo://<connection>/jobs` an event for each
-        video; the batch itself waits as ever.
-    :param webhook_events: which of `progress`, `completed`, `failed` it announces.
-    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`).
+        video; the batch itself waits as ever. Templated.
+    :param webhook_events: which of `progress`, `completed`, `failed` it announces; None (default): the API's, with
+        `auto` the latter two; templated.
+    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`); templated.
     :param max_in_flight: how many videos render at a time, at most (default 20).
     :param on_item_failure: what an item means that is refused or whose render fails: `fail` (default) fails the task,
         after all others are there, and submits nothing if an item is bad input; `skip` goes on without it. What a
@@ -173,14 +187,16 @@ class HailuoGenerateBatchOperator(BaseOperator):
     :param timeout: seconds (or a timedelta) to wait for each video, from its submission (default 1800). The whole may
         take that long for each round of `max_in_flight` videos, at most 23 hours; `execution_timeout` holds as well.
     :param image_conn_id: the Airflow connection of the storage of the pictures; None (default): what the environment
-        says.
+        says; templated.
     :param destination: a directory in which to store the videos as `<job id>.mp4`: a URL that Airflow's
         ObjectStoragePath takes, as `s3://bucket/{{ ds }}/`, or an absolute path; it ends with `/`. None (default)
-        stores nothing.
-    :param destination_conn_id: the Airflow connection of that storage; None (default): what the environment says.
+        stores nothing. Templated.
+    :param destination_conn_id: the Airflow connection of that storage; None (default): what the environment says;
+        templated.
     :param if_exists: what to do with a file that lies there, as of `HailuoGenerateOperator` (default `skip`).
-    :param metadata: whether to store `<job id>.json` beside each video.
-    :param poster: whether to store the first frame as `<job id>.jpg` beside it (needs the extra `poster`).
+    :param metadata: whether to store `<job id>.json` beside each video (default no).
+    :param poster: whether to store the first frame as `<job id>.jpg` beside it (default no; needs the extra
+        `poster`).
     :param deferrable: wait in the triggerer (default) or, with False, on the worker, whose slot is held all along.
     :raises HailuoFailException: which Airflow does not retry: bad input, or what no retry can mend.
     :raises HailuoException: for everything else.
@@ -268,7 +284,13 @@ class HailuoGenerateBatchOperator(BaseOperator):
         self._directory(self.destination if known else "/known/later/")
 
     def execute(self, context: Context) -> list[dict[str, Any]] | str:
-        """Check all items, submit them, wait in the triggerer (or here), return what became of them."""
+        """Check all items, submit them, and wait in the triggerer (or here, with `deferrable=False`).
+
+        :param context: the context of the running task.
+        :return: what became of each item, or the URI of the manifest, as of the class.
+        :raises HailuoFailException: which Airflow does not retry, as of the class.
+        :raises HailuoException: for everything else.
+        """
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
         nested = is_nested(self, ti)
@@ -325,7 +347,14 @@ class HailuoGenerateBatchOperator(BaseOperator):
         )
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]] | str:
-        """Resume after the trigger's `event`: take the results, store the files, return what became of each item."""
+        """Resume after the trigger: take the results, and store the files.
+
+        :param context: the context of the running task.
+        :param event: the trigger's event.
+        :return: what became of each item, or the URI of the manifest, as of the class.
+        :raises HailuoFailException: which Airflow does not retry, as of the class.
+        :raises HailuoException: for everything else.
+        """
         ti = context["ti"]
         # Airflow 3.0.0 to 3.1.0 may resume another try than the one that waited.
         if not isinstance(event, dict) or event.get("try_number") != ti.try_number:
@@ -375,11 +404,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
     def _deadline(self, ti: Any, items: int, begun: BatchState) -> float:
         """Return the moment to give up at, in seconds since the epoch."""
         deadline = time.time() + seconds_for(items, self.max_in_flight, self.timeout)
-        deadline = min(deadline, begun.since + KEY_SECONDS)
-        if self.execution_timeout is not None and ti.start_date is not None:
-            allowed = before_execution_timeout(self.execution_timeout.total_seconds())
-            return min(deadline, float(ti.start_date.timestamp()) + allowed)
-        return deadline
+        return within_execution_timeout(min(deadline, begun.since + KEY_SECONDS), self, ti)
 
     def _items(self) -> list[Item]:
         """Return the items: the fields of each request, with the defaults, or what is wrong with it.

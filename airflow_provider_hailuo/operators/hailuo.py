@@ -82,28 +82,29 @@ class HailuoGenerateOperator(BaseOperator):
     The task submits the job, then waits in the triggerer, where it holds no worker slot, then resumes on a worker.
     The URL is short-lived: with `destination` the task stores the file and returns where it lies.
 
-    What describes the request is templated; an optional field that renders to "" or "None" is left out. A retry goes
-    on with what the task has begun, whatever its templates render to by then. Inside another task
-    (`execute(context)`) it waits right there.
+    An optional field that renders to "" or "None" is left out. A retry goes on with what the task has begun, whatever
+    its templates render to by then. Inside another task (`execute(context)`) it waits right there.
 
     XComs: `return_value` is the URL (with `destination` that of the stored file); `job_id` is there right after the
     submission; `credit_cost` (credits) and `job` (a dictionary of all that a page would show; with `destination` also
     `uri`, `bytes` and `sha256`) when the job is final.
 
-    :param prompt: what to show, 1 to 2000 characters, of which emoji and the like count as two.
-    :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`.
-    :param image: the first frame: an http(s) URL, or a picture (PNG, JPEG, WebP, GIF of at most 25 MB) at a URL that
-        Airflow's ObjectStoragePath takes or at an absolute path, which is uploaded right before the submission.
-    :param end_image: the last frame, likewise, with `hailuo-02` only.
-    :param resolution: `768p` (the API's default) or `1080p`.
-    :param duration: 6 (the API's default) or 10 seconds; 1080p renders 6 seconds only.
-    :param prompt_optimizer: whether the model may rewrite the prompt (the API's default: yes).
+    :param prompt: what to show, 1 to 2000 characters, of which emoji and the like count as two; templated.
+    :param model: `hailuo-02` (default), `hailuo-2.3`, `hailuo-2.3-fast` or `hailuo-03`; templated.
+    :param image: the first frame, none by default: an http(s) URL, or a picture (PNG, JPEG, WebP, GIF of at most
+        25 MB) at a URL that Airflow's ObjectStoragePath takes or at an absolute path, which is uploaded right before
+        the submission; templated.
+    :param end_image: the last frame, likewise, with `hailuo-02` only; templated.
+    :param resolution: `768p` or `1080p`; None (default): the API's, `768p`; templated.
+    :param duration: 6 or 10 seconds; 1080p renders 6 seconds only; None (default): the API's, 6; templated.
+    :param prompt_optimizer: whether the model may rewrite the prompt; None (default): the API's, yes; templated.
     :param webhook_url: where the API announces what becomes of the job; none by default. With `auto` (Airflow 3.1.1)
         that is this Airflow's own receiver, below `[api] base_url`: a finished video resumes its task at once, on a
         worker, and the triggerer looks at the job each 60 s only, for what gets lost. A retry sends what was sent
-        first, wherever the receiver is by then.
-    :param webhook_events: which of `progress`, `completed`, `failed` it announces.
-    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`).
+        first, wherever the receiver is by then. Templated.
+    :param webhook_events: which of `progress`, `completed`, `failed` it announces; None (default): the API's, with
+        `auto` the latter two; templated.
+    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`); templated.
     :param deferrable: wait in the triggerer (default) or, with False, on the worker, whose slot is held all along.
     :param worker_visits: how often the task may take a worker slot while all goes well: 2 (default), 1 (the triggerer
         ends the task) or 0 (the triggerer submits as well). Where something would get lost, as a success callback or
@@ -112,22 +113,25 @@ class HailuoGenerateOperator(BaseOperator):
         10).
     :param timeout: seconds (or a timedelta) to wait (default 1800), counted from the submission, with
         `worker_visits=0` from when Airflow hands over the task. `execution_timeout` holds as well.
+    :param idempotency_key: overrides the derived key (None, the default) that keeps a crash or retry from paying
+        twice. The same key stands for the same video, also when the task is cleared. Templated.
     :param image_conn_id: the Airflow connection of the storage of `image` and `end_image`; None (default): what the
-        environment says.
+        environment says; templated.
     :param destination: where to store the video: a URL that Airflow's ObjectStoragePath takes, as
         `s3://bucket/{{ ds }}/boat.mp4`, or an absolute path; if it ends with `/`, the file is `<job id>.mp4`. None
         (default) stores nothing. Half a file is never seen there, and a retry after a failure stores the same video.
-    :param destination_conn_id: the Airflow connection of that storage; None (default): what the environment says.
+        Templated.
+    :param destination_conn_id: the Airflow connection of that storage; None (default): what the environment says;
+        templated.
     :param if_exists: what to do with a file that lies there: `skip` (default) fetches nothing if it is the same video
         and replaces any other; `overwrite` replaces it in any case; `fail` replaces no other file.
-    :param metadata: whether to store `<name>.json` beside it: prompt, job, credits, sha256, DAG, run and so on.
-    :param poster: whether to store the first frame as `<name>.jpg` beside it (needs the extra `poster`).
-    :param wait_for_completion: with False the task ends when the job is submitted and returns its id: wait for it
-        with `HailuoJobSensor` and store it with `HailuoToObjectStorageOperator`.
+    :param metadata: whether to store `<name>.json` beside it (default no): prompt, job, credits, sha256, DAG, run and
+        so on.
+    :param poster: whether to store the first frame as `<name>.jpg` beside it (default no; needs the extra `poster`).
+    :param wait_for_completion: wait for the video (default); with False the task ends when the job is submitted and
+        returns its id: wait for it with `HailuoJobSensor` and store it with `HailuoToObjectStorageOperator`.
     :param max_credits: refuse to submit a video that costs more credits than that, or more than the account has; None
         (default) leaves that to the API.
-    :param idempotency_key: overrides the derived key that keeps a crash or retry from paying twice. The same key
-        stands for the same video, also when the task is cleared.
     :raises HailuoFailException: which Airflow does not retry: nothing was paid, and input, key, credits or rights
         will not do.
     :raises HailuoException: for everything else. Each message says what to do, and names the job once there is one.
@@ -262,16 +266,33 @@ class HailuoGenerateOperator(BaseOperator):
     start_trigger_args = _ComputedAttribute(_start_trigger_args, of_class=None)
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render the templates, on a worker: what they stood in the way of is not to be seen afterwards."""
+        """Render the templates, on a worker: what they stood in the way of is not to be seen afterwards.
+
+        :param context: the context of the running task.
+        :param jinja_env: the environment of its DAG; None (default): the task finds it.
+        """
         self._before_rendering = self._effective_worker_visits()
         super().render_template_fields(context, jinja_env)
 
     def execute(self, context: Context) -> str:
-        """Submit the job, wait in the triggerer (or here, with `deferrable=False`), return the URL of the video."""
+        """Submit the job, and wait in the triggerer (or here, with `deferrable=False`).
+
+        :param context: the context of the running task.
+        :return: the URL of the video, or of the stored file; the job's id with `wait_for_completion=False`.
+        :raises HailuoFailException: which Airflow does not retry, as of the class.
+        :raises HailuoException: for everything else.
+        """
         return self._execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """Resume after the trigger's `event`: push the XComs of the job, return the URL of the video."""
+        """Resume after the trigger: push the XComs of the job, and store its video.
+
+        :param context: the context of the running task.
+        :param event: the trigger's event.
+        :return: the URL of the video, or of the stored file.
+        :raises HailuoFailException: which Airflow does not retry, as of the class.
+        :raises HailuoException: for everything else.
+        """
         ti = context["ti"]
         # `airflow tasks test` of a run that a trigger has ended resumes without an event.
         if not isinstance(event, dict) or event.get("start_on_worker") or _is_of_another_try(event, ti):
@@ -582,11 +603,7 @@ class HailuoGenerateOperator(BaseOperator):
 
     def _deadline(self, ti: Any) -> float:
         """Return the moment to give up at, in seconds since the epoch."""
-        deadline = time.time() + self.timeout
-        if self.execution_timeout is not None and ti.start_date is not None:
-            allowed = before_execution_timeout(self.execution_timeout.total_seconds())
-            return min(deadline, float(ti.start_date.timestamp()) + allowed)
-        return deadline
+        return within_execution_timeout(time.time() + self.timeout, self, ti)
 
     def _finish(self, context: Context, submissions: SubmissionStore, submission: Submission, job: Job) -> str:
         """Push the XComs of a final `job` and return the URL of its video, or raise what it ended with."""
@@ -621,7 +638,11 @@ class HailuoGenerateOperator(BaseOperator):
         return metrics.task_tags(ti, submission.conn_id, submission.body.get("model"))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
-        """Return what OpenLineage is to know: the job, and where its video was stored, if it was."""
+        """Return what OpenLineage is to know: the job, and where its video was stored, if it was.
+
+        :param task_instance: the task instance, which is not looked at.
+        :return: the facets.
+        """
         return openlineage_facets(*self._lineage)
 
     def _destination(self) -> Destination | None:
@@ -668,8 +689,11 @@ def _is_dead(job: Job) -> bool:
 
 
 def seconds_above_0(name: str, value: float | timedelta) -> float:
-    """Return the seconds that the parameter `name` of a task gives.
+    """Return the seconds that a parameter of a task gives.
 
+    :param name: the parameter.
+    :param value: seconds, or a timedelta.
+    :return: seconds.
     :raises HailuoFailException: it is not above 0.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
@@ -678,8 +702,26 @@ def seconds_above_0(name: str, value: float | timedelta) -> float:
     return seconds
 
 
+def within_execution_timeout(deadline: float, task: BaseOperator, ti: Any) -> float:
+    """Return when a task has to give up, so that its `execution_timeout` does not end it before.
+
+    :param deadline: when it would give up by itself, in seconds since the epoch.
+    :param task: the task.
+    :param ti: its task instance.
+    :return: the moment, in seconds since the epoch.
+    """
+    if task.execution_timeout is None or ti.start_date is None:
+        return deadline
+    allowed = before_execution_timeout(task.execution_timeout.total_seconds())
+    return min(deadline, float(ti.start_date.timestamp()) + allowed)
+
+
 def is_literal(value: Any) -> bool:
-    """Tell whether `value` stays as it is: neither a template nor something that is resolved at run time."""
+    """Tell whether a value stays as it is.
+
+    :param value: the value of a parameter.
+    :return: whether it is neither a template nor something that is resolved at run time.
+    """
     if isinstance(value, str):
         return not any(mark in value for mark in ("{{", "{%", "{#"))
     if isinstance(value, list | tuple | set | frozenset):

@@ -1,4 +1,4 @@
-"""How many visits to a worker a task needs: what a trigger alone cannot do, Airflow drops without a word."""
+"""How many visits to a worker a task takes: what a trigger alone cannot do, Airflow drops without a word."""
 
 from __future__ import annotations
 
@@ -57,13 +57,9 @@ def effective_worker_visits(
     :param of: the class whose work the triggerer does; what a subclass does besides takes a worker.
     :return: `wanted` and None, or the next higher number at which nothing is lost, and what stands in the way.
     """
-    reasons = [_first(_blockers(task, visits, deferrable, of)) for visits in range(wanted, MAX_WORKER_VISITS)]
+    reasons = [next(_blockers(task, visits, deferrable, of), None) for visits in range(wanted, MAX_WORKER_VISITS)]
     free = next((n for n, reason in enumerate(reasons) if reason is None), len(reasons))
     return wanted + free, reasons[0] if free else None
-
-
-def _first(reasons: Iterator[str]) -> str | None:
-    return next(reasons, None)
 
 
 def _blockers(task: BaseOperator, visits: int, deferrable: bool, of: type[BaseOperator]) -> Iterator[str]:

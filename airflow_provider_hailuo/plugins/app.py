@@ -47,11 +47,17 @@ app.mount("/static", StaticFiles(directory=STATIC))
 
 @app.get("/gallery")
 def gallery() -> FileResponse:
-    """Return the page with all videos; what it shows is up to the REST API and the user's rights there."""
+    """Return the page with all videos; what it shows is up to the REST API and the user's rights there.
+
+    :return: the page.
+    """
     return FileResponse(STATIC / "gallery.html")
 
 
 @app.get("/video")
 def video() -> FileResponse:
-    """Return the page of one task's video or videos, which its query names."""
+    """Return the page of one task's video or videos, which its query names.
+
+    :return: the page.
+    """
     return FileResponse(STATIC / "video.html")

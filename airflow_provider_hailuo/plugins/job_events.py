@@ -81,7 +81,12 @@ def _resume(session: Session, ti_id: object, job_id: str) -> None:
 
 
 def needs_asset_event(conn_id: str, job_id: str) -> bool:
-    """Tell whether a DAG knows the asset of the connection's jobs, and it has no event of this job yet."""
+    """Tell whether a DAG knows the asset of a connection's jobs, and it has no event of a job yet.
+
+    :param conn_id: the Airflow connection.
+    :param job_id: the job.
+    :return: whether `create_asset_event` has something to do.
+    """
     with create_session() as session:
         return any(
             True for _ in _assets_without_event(session, conn_id, job_id, datetime.now(timezone.utc) - MAX_EVENT_AGE)

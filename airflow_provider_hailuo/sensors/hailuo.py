@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_hailuo.compat import Context
 
 MAX_POLL_SECONDS = 5.0
-"""How long, at most, a poke waits before it looks again at what is odd."""
+"""How long a poke waits, at most, before it looks again at what is believed only when it lasts."""
 
 
 class HailuoJobSensor(BaseSensorOperator):
@@ -36,8 +36,9 @@ class HailuoJobSensor(BaseSensorOperator):
     XComs: `return_value` is the URL; `credit_cost` (credits) and `job` (a dictionary of all that a page would show)
     are there when the job is final, also when it has failed.
 
-    :param job_id: the job.
-    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`): of the account that submitted the job.
+    :param job_id: the job; templated.
+    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`): of the account that submitted the job;
+        templated.
     :param deferrable: wait in the triggerer, where no worker slot is held. Default: what Airflow's configuration says
         (`[operators] default_deferrable`), as for Airflow's own sensors. Without it `mode` says how it waits.
     :param poke_interval: seconds (or a timedelta) between two looks (Airflow's default: 60). With `mode="reschedule"`
@@ -75,7 +76,13 @@ class HailuoJobSensor(BaseSensorOperator):
                 raise HailuoFailException(str(error)) from None
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look at the job; while it renders, wait in the triggerer (`deferrable`), or for the next poke."""
+        """Look at the job; while it renders, wait in the triggerer (`deferrable`), or for the next poke.
+
+        :param context: the context of the running task.
+        :return: whether the video is there, and its URL.
+        :raises HailuoFailException: the job has no video, as of the class.
+        :raises HailuoException: for everything else.
+        """
         ti = context["ti"]
         url = self._look(ti)
         if url is None and self.deferrable:
@@ -84,7 +91,15 @@ class HailuoJobSensor(BaseSensorOperator):
         return PokeReturnValue(is_done=url is not None, xcom_value=url)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """Resume after the trigger's `event`: look at the job, and wait on if it cannot be seen just now."""
+        """Resume after the trigger: look at the job, and wait on if it cannot be seen just now.
+
+        :param context: the context of the running task.
+        :param event: the trigger's event.
+        :return: the URL of the video.
+        :raises HailuoFailException: the job has no video, as of the class.
+        :raises HailuoException: for everything else.
+        :raises AirflowSensorTimeout: the job was not final in time.
+        """
         ti = context["ti"]
         # Airflow 3.0.0 to 3.1.0 may resume another try than the one that waited.
         if isinstance(event, dict) and event.get("error") and event.get("try_number") == ti.try_number:

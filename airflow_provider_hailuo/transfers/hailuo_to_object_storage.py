@@ -15,14 +15,12 @@ from airflow_provider_hailuo.exceptions import Situation, explained
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.lineage import openlineage_facets, report
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
+from airflow_provider_hailuo.operators.hailuo import RESULT_TIMEOUT_SECONDS
 from airflow_provider_hailuo.storage import Destination, IfExists
 from airflow_provider_hailuo.task_instance import has_retries_left, task_instance_key
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
-
-RESULT_TIMEOUT_SECONDS = 120.0
-"""How long it asks for the job, should the API be out of order: as a rule the job is final when it begins."""
 
 
 class HailuoToObjectStorageOperator(BaseOperator):
@@ -34,15 +32,17 @@ class HailuoToObjectStorageOperator(BaseOperator):
     XComs: `return_value` is the URI; `job` tells all of the job, with `uri`, `bytes` and `sha256`.
 
     :param job_id: the job, as `video.output["job_id"]` or the output of `HailuoGenerateOperator` with
-        `wait_for_completion=False`.
+        `wait_for_completion=False`; templated.
     :param destination: where to store it: a URL that Airflow's ObjectStoragePath takes, as `s3://bucket/{{ ds }}/`,
-        or an absolute path; if it ends with `/`, the file is `<job id>.mp4`.
-    :param destination_conn_id: the Airflow connection of that storage; None (default): what the environment says.
+        or an absolute path; if it ends with `/`, the file is `<job id>.mp4`; templated.
+    :param destination_conn_id: the Airflow connection of that storage; None (default): what the environment says;
+        templated.
     :param if_exists: what to do with a file that lies there: `skip` (default) fetches nothing if it is the same video
         and replaces any other; `overwrite` replaces it in any case; `fail` replaces no other file.
-    :param metadata: whether to store `<name>.json` beside it: prompt, job, credits, sha256, DAG, run and so on.
-    :param poster: whether to store the first frame as `<name>.jpg` beside it (needs the extra `poster`).
-    :param hailuo_conn_id: the Airflow connection of the API (default `hailuo_default`).
+    :param metadata: whether to store `<name>.json` beside it (default no): prompt, job, credits, sha256, DAG, run and
+        so on.
+    :param poster: whether to store the first frame as `<name>.jpg` beside it (default no; needs the extra `poster`).
+    :param hailuo_conn_id: the Airflow connection of the API (default `hailuo_default`); templated.
     :raises HailuoFailException: which Airflow does not retry: a parameter will not do, or the file has been purged.
     :raises HailuoException: for everything else.
     """
@@ -74,7 +74,13 @@ class HailuoToObjectStorageOperator(BaseOperator):
         self.hailuo_conn_id = hailuo_conn_id
 
     def execute(self, context: Context) -> str:
-        """Fetch the video and put it there; return the URI of the file."""
+        """Fetch the video and put it there.
+
+        :param context: the context of the running task.
+        :return: the URI of the file.
+        :raises HailuoFailException: a parameter will not do, or the file has been purged.
+        :raises HailuoException: for everything else.
+        """
         ti = context["ti"]
         hook = HailuoHook(self.hailuo_conn_id)
         tags = metrics.task_tags(ti, hook.hailuo_conn_id)
@@ -102,5 +108,9 @@ class HailuoToObjectStorageOperator(BaseOperator):
         return stored.uri
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002
-        """Return what OpenLineage is to know: the job, and where its video was stored."""
+        """Return what OpenLineage is to know: the job, and where its video was stored.
+
+        :param task_instance: the task instance, which is not looked at.
+        :return: the facets.
+        """
         return openlineage_facets(*self._lineage)

@@ -43,13 +43,19 @@ class HailuoBatchTrigger(BaseTrigger):
         self.plan = {name: plan[name] for name in _PLAN_FIELDS if name in plan}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make this trigger again."""
+        """Return what makes this trigger again.
+
+        :return: the class path and the arguments.
+        """
         path = f"{type(self).__module__}.{type(self).__qualname__}"
         own = {name: getattr(self, name) for name in ("items", "hailuo_conn_id", "try_number")}
         return path, {**own, **self.plan}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Submit, wait, and yield the one event that `outcomes_from_event` reads."""
+        """Submit, and wait.
+
+        :return: the one event, which `outcomes_from_event` reads.
+        """
         now = asyncio.get_running_loop().time
         settled = now() + MIN_DEFERRED_SECONDS
         hook = HailuoHook(self.hailuo_conn_id)
@@ -83,7 +89,11 @@ def _event_fields(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def outcomes_from_event(event: Mapping[str, Any]) -> list[Outcome]:
-    """Return what an event of `HailuoBatchTrigger` tells of each item, in their order."""
+    """Return what an event of `HailuoBatchTrigger` tells of each item.
+
+    :param event: the event.
+    :return: the outcomes, in the order of the items.
+    """
     outcomes = [Outcome(job_id) for job_id in event["jobs"]]
     for group in event["errors"]:
         kind = getattr(errors, group["error"], errors.ApiframeError)

@@ -21,8 +21,9 @@ from airflow_provider_hailuo.links.hailuo import video_page
 from airflow_provider_hailuo.triggers.progress import report_progress
 from airflow_provider_hailuo.webhooks import is_auto
 
-# Airflow's own timeout of a deferral bypasses execute_complete: it is there for a lost trigger only.
 DEFER_TIMEOUT_MARGIN_SECONDS = 300.0
+"""How long after a trigger's own end Airflow's timeout of the deferral comes, which bypasses execute_complete: it is
+there for a lost trigger only."""
 
 RESUME_SECONDS = 30.0
 """How long before `execution_timeout` the wait ends, so that there is time to say which job it was."""
@@ -39,7 +40,7 @@ START_ON_WORKER: dict[str, Any] = {"job_id": None, "error": None, "start_on_work
 class HailuoJobTrigger(BaseTrigger):
     """Waits until a job is final and fires one event of ids and words: no URL, no key.
 
-    From Airflow 3.3 on it leaves the XCom `job`, so that nobody has to look again.
+    From Airflow 3.3 on it pushes the XCom `job`, so that nobody has to look again.
 
     Unknown arguments, of a newer version perhaps, are ignored: an error in a trigger's constructor would stop the
     whole triggerer.
@@ -47,9 +48,9 @@ class HailuoJobTrigger(BaseTrigger):
     :param job_id: the job.
     :param hailuo_conn_id: the Airflow connection (default `hailuo_default`).
     :param poll_interval: seconds between two looks (default 5).
-    :param deadline: when to give up, in seconds since the epoch; a moment, so that a restarted triggerer does not
-        extend it.
-    :param request: what the XCom `job` shows of the request (`xcoms.request_facts`); None (default): leave no XCom.
+    :param deadline: when to give up, in seconds since the epoch (default 0: at once); a moment, so that a restarted
+        triggerer does not extend it.
+    :param request: what the XCom `job` shows of the request (`xcoms.request_facts`); None (default): push no XCom.
     :param end_from_trigger: end the task here if there is a video (default False: resume it on a worker).
     :param try_number: the try of the task that waits; the event tells it (default 0: unknown).
     """
@@ -76,12 +77,18 @@ class HailuoJobTrigger(BaseTrigger):
         self.try_number = try_number
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make this trigger again."""
+        """Return what makes this trigger again.
+
+        :return: the class path and the arguments.
+        """
         names = ("job_id", "hailuo_conn_id", "poll_interval", "deadline", "request", "end_from_trigger", "try_number")
         return _serialize(self, names)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and yield the one event that ends the task or that `raise_unless_finished` reads."""
+        """Wait.
+
+        :return: the one event, which ends the task, or which `raise_unless_finished` reads.
+        """
         now = asyncio.get_running_loop().time
         settled = now() + MIN_DEFERRED_SECONDS
         poll = JobPoll(self.job_id, self.deadline, self.poll_interval)
@@ -103,12 +110,12 @@ class HailuoGenerateTrigger(BaseTrigger):
 
     Unknown arguments, of a newer version perhaps, are ignored.
 
-    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`), rendered here.
-    :param idempotency_key: as of `HailuoGenerateOperator`, rendered here.
+    :param hailuo_conn_id: the Airflow connection (default `hailuo_default`); templated.
+    :param idempotency_key: as of `HailuoGenerateOperator` (default None: derived); templated.
     :param poll_interval: seconds between two looks (default 5).
     :param timeout: seconds to wait, counted from when Airflow handed over the task (default 1800).
     :param execution_timeout: seconds after which Airflow ends the task, None (default) for never.
-    :param request: the fields of the request, as of `HailuoGenerateOperator`, rendered here.
+    :param request: the fields of the request, as of `HailuoGenerateOperator`; templated.
     """
 
     def __init__(
@@ -133,12 +140,19 @@ class HailuoGenerateTrigger(BaseTrigger):
         self._rendered = True
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make this trigger again."""
+        """Return what makes this trigger again.
+
+        :return: the class path and the arguments.
+        """
         names = ("hailuo_conn_id", "idempotency_key", "poll_interval", "timeout", "execution_timeout")
         return _serialize(self, (*names, *VideoRequest.model_fields))
 
     def render_template_fields(self, context: Any, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render what describes the request. What cannot be rendered here is left to a worker."""
+        """Render what describes the request. What cannot be rendered here is left to a worker.
+
+        :param context: the context of the task.
+        :param jinja_env: the environment of its DAG; None (default) for one without a DAG.
+        """
         environment = jinja_env or self.get_template_env()
         # As on a worker: an unknown name is an error, not an empty string.
         environment.undefined = jinja2.StrictUndefined
@@ -149,7 +163,10 @@ class HailuoGenerateTrigger(BaseTrigger):
             self._rendered = False
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Submit, wait, and yield the one event that ends the task or that `execute_complete` reads."""
+        """Submit, and wait.
+
+        :return: the one event, which ends the task, or which `execute_complete` reads.
+        """
         ti: Any = self.task_instance
         fields = self._request_fields()
         ready = self._rendered and not pictures.to_upload(fields) and not is_auto(fields)
@@ -241,9 +258,12 @@ class HailuoGenerateTrigger(BaseTrigger):
 
 
 def before_execution_timeout(seconds: float) -> float:
-    """Return how many seconds a task may wait whose `execution_timeout` is `seconds`.
+    """Return how long a task may wait that has an `execution_timeout`.
 
     Airflow's own end would name no job: a part of the time is left for ours.
+
+    :param seconds: the `execution_timeout`, in seconds.
+    :return: seconds.
     """
     return seconds - min(RESUME_SECONDS, seconds / 4)
 
@@ -309,8 +329,9 @@ def _failure(error: errors.ApiframeError) -> dict[str, Any]:
 
 
 def raise_unless_finished(event: Mapping[str, Any]) -> None:
-    """Return when `event` tells that its job is final.
+    """Check that a job has become final.
 
+    :param event: the event of the trigger that waited.
     :raises ApiframeError: the error that the trigger ended with.
     """
     if event["error"] is not None:

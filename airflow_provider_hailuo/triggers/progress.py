@@ -1,4 +1,4 @@
-"""How far renders are, told in the XCom `progress`: for the eyes of people, so as it suits."""
+"""The XCom `progress`: how far a job is, for the eyes of people, so no more often than costs little."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from airflow_provider_hailuo import xcoms
 from airflow_provider_hailuo.apiframe.polling import JobPoll
 
 PAUSE_SECONDS = 2.0
-"""How long a triggerer pauses between two jobs that it tells of, so that thousands cost no more than a few."""
+"""How long a triggerer pauses between the XComs of two jobs, so that thousands cost no more than a few."""
 
 _reporters: WeakKeyDictionary[asyncio.AbstractEventLoop, _Reporter] = WeakKeyDictionary()
 
 
 @contextmanager
 def report_progress(ti: Any, poll: JobPoll) -> Iterator[None]:
-    """Tell how far a job is while the block waits for it, in turn with all other jobs of the event loop.
+    """Push how far a job is while the block waits for it, in turn with all other jobs of the event loop.
 
-    :param ti: the task instance that gets the XCom; with None, or before Airflow 3.3, nothing is told.
+    :param ti: the task instance that gets the XCom; with None, or before Airflow 3.3, nothing is pushed.
     :param poll: what looks at the job.
+    :return: the context manager of the block.
     """
     if ti is None or not xcoms.TRIGGERS_PUSH_XCOMS:
         yield
@@ -36,10 +37,10 @@ def report_progress(ti: Any, poll: JobPoll) -> Iterator[None]:
 
 
 class _Reporter:
-    """Tells of one job of an event loop after the other."""
+    """Pushes the progress of one job of an event loop after the other."""
 
     def __init__(self) -> None:
-        # In turn: who was told of comes last.
+        # In turn: what was pushed comes last.
         self._reported: dict[JobPoll, tuple[Any, object]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -57,9 +58,9 @@ class _Reporter:
     async def _report(self) -> None:
         while True:
             await asyncio.sleep(PAUSE_SECONDS)
-            for poll, (ti, told) in self._reported.items():
+            for poll, (ti, pushed) in self._reported.items():
                 seen = poll.seen and {"status": poll.seen.status, "progress": poll.seen.progress}
-                if seen and seen != told:
+                if seen and seen != pushed:
                     del self._reported[poll]
                     self._reported[poll] = (ti, seen)
                     with suppress(Exception):  # of Airflow's API server or an XCom backend
