@@ -78,7 +78,7 @@ def main() -> None:
     """Run all of it."""
     home = Path(os.environ["AIRFLOW_HOME"])
     os.chdir(home)
-    trigger.SETTLE_SECONDS = 0.0  # nobody else resumes tasks here
+    trigger.MIN_DEFERRED_SECONDS = 0.0  # nobody else resumes tasks here
     airflow_now(["db", "migrate"])
     results = {}
     for place, arguments in json.loads(Path("commands.json").read_text()).items():

@@ -25,7 +25,7 @@ def base_url(monkeypatch: pytest.MonkeyPatch):
 
 
 def hint(airflow: Airflow, deferral: TaskDeferred | None = None) -> dict[str, object]:
-    """Return the event of a webhook (`plugins/finished.py`)."""
+    """Return the event of a webhook (`plugins/job_events.py`)."""
     deadline = deferral.trigger.deadline if deferral else None
     return airflow.event(hint=True, deadline=deadline)
 
