@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-import airflow_provider_hailuo.sandbox.server  # noqa: F401 - else the tests inside of tests would import it each anew
+# What tests inside of tests import is forgotten after them, but for what is there before: models must not come twice.
+import airflow_provider_hailuo.sandbox.server
+import airflow_provider_hailuo.triggers.batch  # noqa: F401
 
 pytest_plugins = ["pytester"]
 
@@ -18,14 +20,17 @@ def test_the_connection_leads_to_a_running_sandbox_until_the_test_ends(pytester:
         import json
         import os
 
-        from airflow_provider_hailuo.hooks.hailuo import HailuoHook
+        from airflow_provider_hailuo.apiframe import calls
+        from airflow_provider_hailuo.apiframe.client import Client, Settings
         from airflow_provider_hailuo.triggers import batch, hailuo
 
         def test_with_it(hailuo_sandbox):
-            assert HailuoHook().get_account().team.credits == 1000
-            assert hailuo_sandbox.stats()["requests"]["GET /v2/me"] == 1
-            job = HailuoHook().generate_video(prompt="A wave")
-            assert HailuoHook().get_job(job.job_id).status == "COMPLETED"
+            connection = json.loads(os.environ["AIRFLOW_CONN_HAILUO_DEFAULT"])
+            assert connection["conn_type"] == "hailuo"
+            with Client(Settings(api_key=connection["password"], base_url=connection["host"])) as client:
+                submission = client.send(calls.generate_video({"prompt": "A wave", "model": "hailuo-02"}))
+                assert client.send(calls.get_job(submission.job_id)).status == "COMPLETED"
+            assert hailuo_sandbox.stats()["jobsCreated"] == 1
             assert batch.MIN_DEFERRED_SECONDS == hailuo.MIN_DEFERRED_SECONDS == 0
 
         def test_without_it():
