@@ -460,10 +460,10 @@ class HailuoGenerateBatchOperator(BaseOperator):
         announced = any(isinstance(item, Mapping) and item.get("webhook_url") == webhooks.RECEIVER for item in items)
         if announced and not any(webhooks.RECEIVER in before for before in begun.uploads):
             uploads[webhooks.RECEIVER] = webhooks.receiver_url(hook.hailuo_conn_id, settings)
-        if not (lie := _to_upload(items)):
+        if not (to_upload := _to_upload(items)):
             return replace(begun, uploads=[*begun.uploads, uploads]) if uploads else begun, {}
         with hook.get_conn() as client:
-            for place, ended in _upload_all(client, lie, self.image_conn_id):
+            for place, ended in _upload_all(client, to_upload, self.image_conn_id):
                 if isinstance(ended, tuple) and contents.setdefault(place, ended[0]) == ended[0]:
                     uploads[place] = ended[1]
                 elif place in contents:
@@ -473,7 +473,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
                     refused[place] = ended.message
                 elif isinstance(ended, Exception):
                     raise ended
-        self.log.info("%d pictures uploaded", len(uploads.keys() & lie.keys()))
+        self.log.info("%d pictures uploaded", len(uploads.keys() & to_upload.keys()))
         self._check([item if isinstance(item, str) else refusal(item, refused) or item for item in items])
         return replace(begun, contents=contents, uploads=[*begun.uploads, uploads]), refused
 
@@ -662,7 +662,7 @@ def _to_upload(items: Iterable[Item]) -> dict[str, str]:
 
 
 def _upload_all(
-    client: Client, lie: Mapping[str, str], conn_id: str | None
+    client: Client, to_upload: Mapping[str, str], conn_id: str | None
 ) -> list[tuple[str, tuple[str, str] | errors.ApiframeError]]:
     """Upload pictures, a few at a time; return where each lies with what `pictures.upload` returned or raised."""
 
@@ -673,11 +673,11 @@ def _upload_all(
             return place, error
 
     # In a thread no connection can be looked up: the first of each storage is uploaded here.
-    firsts = {urlsplit(place)[:1] + urlsplit(place).netloc.rpartition("@")[:1]: place for place in lie}.values()
-    done = [upload(place, lie[place]) for place in firsts]
-    rest = [place for place in lie if place not in firsts]
+    firsts = {urlsplit(place)[:1] + urlsplit(place).netloc.rpartition("@")[:1]: place for place in to_upload}.values()
+    done = [upload(place, to_upload[place]) for place in firsts]
+    rest = [place for place in to_upload if place not in firsts]
     with ThreadPoolExecutor(CONCURRENT_FILES) as pool:
-        return [*done, *pool.map(lambda place: upload(place, lie[place]), rest)]
+        return [*done, *pool.map(lambda place: upload(place, to_upload[place]), rest)]
 
 
 def _result(
