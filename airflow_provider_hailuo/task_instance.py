@@ -17,6 +17,8 @@ class TaskInstance(Protocol):
 def task_instance_key(ti: TaskInstance) -> dict[str, Any]:
     """Return what identifies a task instance, as the parameters of Airflow's XCom methods.
 
+    Their order goes into names that a later version has to find again, as those of Variables.
+
     :param ti: the task instance.
     :return: `dag_id`, `run_id`, `task_id` and `map_index`.
     """

@@ -469,7 +469,6 @@ class HailuoGenerateOperator(BaseOperator):
         goes_on, note = decide_resume(
             begun,
             max_tries=ti.max_tries,
-            delivered=begun.delivered,
             body=body,
             own_key=own_key if invalid is None else begun.own_key,
             conn_id=self._conn_id,

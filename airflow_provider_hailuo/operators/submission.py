@@ -82,7 +82,6 @@ def decide_resume(
     begun: Submission,
     *,
     max_tries: int,
-    delivered: bool,
     body: Mapping[str, Any] | None,
     own_key: str | None,
     conn_id: str,
@@ -94,7 +93,6 @@ def decide_resume(
 
     :param begun: what the task has begun.
     :param max_tries: Airflow's `max_tries` of the task instance now.
-    :param delivered: whether the video was delivered.
     :param body: what the task would send now; None if that cannot be said.
     :param own_key: the `idempotency_key` of the task now.
     :param conn_id: its connection now; it goes on with the one that it has begun with.
@@ -109,7 +107,7 @@ def decide_resume(
         elif body != begun.body or own_key != begun.own_key:
             note = "; its parameters render to something else by now, which changes nothing"
         return True, f"This try goes on with {named}{where}{note}"
-    if delivered:
+    if begun.delivered:
         return False, f"The task was cleared after it had delivered {named}: a new video is submitted"
     if (body is not None and not same_video(begun.body, body)) or own_key != begun.own_key:
         return False, f"The task was cleared with another request than that of {named}: a new video is submitted"

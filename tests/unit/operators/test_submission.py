@@ -44,6 +44,7 @@ from tests.unit.operators.fakes import (
 
 BODY = {"prompt": "a sunrise", "model": "hailuo-02"}
 BEGUN = Submission("key", BODY, "hailuo_default", max_tries=3, job_id="job_1")
+DELIVERED = replace(BEGUN, delivered=True)
 
 
 def kill() -> None:
@@ -66,9 +67,9 @@ def submission_store(store: Store | None, *, nested: bool = False) -> Submission
         (BEGUN, {"body": {**BODY, "webhookUrl": "https://x.example"}}, True, "render to something else"),
         (BEGUN, {"own_key": "mine"}, True, "render to something else"),
         (BEGUN, {"body": None}, True, "job_1, whatever its parameters would be by now"),
-        (BEGUN, {"delivered": True}, True, "goes on with job job_1"),
+        (DELIVERED, {}, True, "goes on with job job_1"),
         (BEGUN, {"max_tries": 7}, True, "cleared before it had delivered job job_1: it goes on with that"),
-        (BEGUN, {"max_tries": 7, "delivered": True}, False, "cleared after it had delivered job job_1: a new video"),
+        (DELIVERED, {"max_tries": 7}, False, "cleared after it had delivered job job_1: a new video"),
         (BEGUN, {"max_tries": 7, "body": {**BODY, "prompt": "a sunset"}}, False, "another request than that of job"),
         (BEGUN, {"max_tries": 7, "body": {**BODY, "webhookUrl": "https://x.example"}}, True, "goes on with that"),
         (BEGUN, {"max_tries": 7, "body": {**BODY, "hailuoParams": {"duration": 6}}}, True, "goes on with that"),
@@ -82,7 +83,7 @@ def test_a_retry_goes_on_and_a_cleared_task_does_if_the_same_video_is_owed(
     begun: Submission, now: dict[str, Any], goes_on: bool, told: str
 ):
     decided, note = decide_resume(
-        begun, **{"max_tries": 3, "delivered": False, "body": BODY, "own_key": None, "conn_id": BEGUN.conn_id, **now}
+        begun, **{"max_tries": 3, "body": BODY, "own_key": None, "conn_id": BEGUN.conn_id, **now}
     )
 
     assert decided is goes_on
@@ -90,7 +91,7 @@ def test_a_retry_goes_on_and_a_cleared_task_does_if_the_same_video_is_owed(
 
 
 def test_a_retry_that_renders_to_the_same_does_not_claim_otherwise():
-    _, note = decide_resume(BEGUN, max_tries=3, delivered=False, body=BODY, own_key=None, conn_id=BEGUN.conn_id)
+    _, note = decide_resume(BEGUN, max_tries=3, body=BODY, own_key=None, conn_id=BEGUN.conn_id)
 
     assert note == "This try goes on with job job_1"
 
@@ -761,9 +762,7 @@ def test_an_exception_is_one_that_airflow_retries(world: World, airflow: Airflow
 
 @pytest.mark.parametrize("max_tries", [3, 4])
 def test_another_connection_by_now_is_not_passed_over(max_tries: int):
-    goes_on, note = decide_resume(
-        BEGUN, max_tries=max_tries, delivered=False, body=BODY, own_key=None, conn_id="another"
-    )
+    goes_on, note = decide_resume(BEGUN, max_tries=max_tries, body=BODY, own_key=None, conn_id="another")
 
     assert goes_on
     assert f"and the connection {BEGUN.conn_id!r}" in str(note)
