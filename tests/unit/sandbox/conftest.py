@@ -56,7 +56,7 @@ def api() -> Iterator[Api]:
 
 
 @pytest.fixture
-def disturb(api: Api) -> Iterator[Callable[..., None]]:
+def set_faults(api: Api) -> Iterator[Callable[..., None]]:
     """Put rules in force in the sandbox that all tests share, until the end of the test."""
     yield lambda *rules: api.sandbox.set_faults(rules)
     api.sandbox.set_faults(())

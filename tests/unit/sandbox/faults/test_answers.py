@@ -18,7 +18,7 @@ from airflow_provider_hailuo.sandbox.faults.answers import UNKNOWN_STATUS, alter
 from airflow_provider_hailuo.sandbox.faults.rules import LateUrlRule
 
 Api = Any
-Disturb = Callable[..., None]
+SetFaults = Callable[..., None]
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(92)
 
@@ -49,8 +49,8 @@ class TestError:
             (520, "Unknown"),
         ],
     )
-    def test_has_the_envelope_of_the_api(self, api: Api, disturb: Disturb, status: int, reason: str) -> None:
-        disturb({"fault": "error", "status": status})
+    def test_has_the_envelope_of_the_api(self, api: Api, set_faults: SetFaults, status: int, reason: str) -> None:
+        set_faults({"fault": "error", "status": status})
         before = jobs_created(api)
         answer = api.generate()
         assert (answer.status_code, answer.json()) == (status, {"error": reason})
@@ -59,8 +59,8 @@ class TestError:
         assert "retry-after" not in answer.headers
         assert jobs_created(api) == before
 
-    def test_402_tells_the_credits(self, api: Api, disturb: Disturb) -> None:
-        disturb({"fault": "error", "status": 402})
+    def test_402_tells_the_credits(self, api: Api, set_faults: SetFaults) -> None:
+        set_faults({"fault": "error", "status": 402})
         assert api.generate().json() == {
             "error": "Insufficient credits",
             "creditsRequired": 5,
@@ -68,8 +68,8 @@ class TestError:
         }
 
     @pytest.mark.parametrize(("status", "reason"), [(302, "Found"), (404, "Not Found"), (502, "Bad Gateway")])
-    def test_can_be_a_page_of_a_proxy(self, api: Api, disturb: Disturb, status: int, reason: str) -> None:
-        disturb({"fault": "error", "status": status, "html": True, "retryAfter": 1})
+    def test_can_be_a_page_of_a_proxy(self, api: Api, set_faults: SetFaults, status: int, reason: str) -> None:
+        set_faults({"fault": "error", "status": status, "html": True, "retryAfter": 1})
         answer = api.get("/v2/me")
         assert (answer.status_code, answer.headers["retry-after"]) == (status, "1")
         assert answer.headers["content-type"].startswith("text/html")
@@ -77,20 +77,20 @@ class TestError:
 
     @pytest.mark.parametrize("html", [False, True])
     def test_of_any_status_is_an_answer_like_any_other(
-        self, api: Api, disturb: Disturb, caplog: pytest.LogCaptureFixture, html: bool
+        self, api: Api, set_faults: SetFaults, caplog: pytest.LogCaptureFixture, html: bool
     ) -> None:
         for status in range(300, 600):
-            disturb({"fault": "error", "status": status, "html": html})
+            set_faults({"fault": "error", "status": status, "html": html})
             answer = api.get("/v2/me")
             # HTTP has no 304 with a body.
             assert (answer.status_code, answer.content == b"") == (status, status == 304)
         assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
     @pytest.mark.parametrize("seconds", [0, 7, 10**9])
-    def test_can_tell_when_to_come_back(self, api: Api, disturb: Disturb, seconds: int) -> None:
-        disturb({"fault": "error", "status": 429, "retryAfter": seconds})
+    def test_can_tell_when_to_come_back(self, api: Api, set_faults: SetFaults, seconds: int) -> None:
+        set_faults({"fault": "error", "status": 429, "retryAfter": seconds})
         assert api.get("/v2/me").headers["retry-after"] == str(seconds)
-        disturb({"fault": "error", "status": 429, "retryAfter": seconds, "httpDate": True})
+        set_faults({"fault": "error", "status": 429, "retryAfter": seconds, "httpDate": True})
         date = api.get("/v2/me").headers["retry-after"]
         assert date.endswith(" GMT")
         late = datetime.now(timezone.utc) + timedelta(seconds=seconds) - parsedate_to_datetime(date)
@@ -134,8 +134,8 @@ class TestInProgress:
 
 
 class TestBody:
-    def test_is_truncated(self, api: Api, disturb: Disturb) -> None:
-        disturb({"fault": "truncated"})
+    def test_is_truncated(self, api: Api, set_faults: SetFaults) -> None:
+        set_faults({"fault": "truncated"})
         before = jobs_created(api)
         answer = api.generate()
         assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
@@ -145,39 +145,39 @@ class TestBody:
             answer.json()
         assert jobs_created(api) == before + 1
 
-    def test_is_empty(self, api: Api, disturb: Disturb) -> None:
-        disturb({"fault": "empty"})
+    def test_is_empty(self, api: Api, set_faults: SetFaults) -> None:
+        set_faults({"fault": "empty"})
         before = jobs_created(api)
         answer = api.generate()
         assert (answer.status_code, answer.headers["content-length"], answer.content) == (202, "0", b"")
         assert jobs_created(api) == before + 1
 
-    def test_is_no_json(self, api: Api, disturb: Disturb) -> None:
-        disturb({"fault": "not-json"})
+    def test_is_no_json(self, api: Api, set_faults: SetFaults) -> None:
+        set_faults({"fault": "not-json"})
         before = jobs_created(api)
         answer = api.generate()
         assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
         assert answer.text.startswith("<html>")
         assert jobs_created(api) == before + 1
 
-    def test_of_errors_is_damaged_too(self, api: Api, disturb: Disturb) -> None:
-        disturb({"fault": "truncated"})
+    def test_of_errors_is_altered_too(self, api: Api, set_faults: SetFaults) -> None:
+        set_faults({"fault": "truncated"})
         answer = api.get("/v2/me", headers={"X-API-Key": "wrong"})
         assert (answer.status_code, answer.text[:9]) == (401, '{"error":')
 
-    def test_of_files_is_damaged_when_they_are_named(self, api: Api, disturb: Disturb) -> None:
+    def test_of_files_is_altered_when_they_are_named(self, api: Api, set_faults: SetFaults) -> None:
         url = api.post("/v2/uploads", files={"file": PNG}).json()["url"]
-        disturb({"fault": "truncated"})
+        set_faults({"fault": "truncated"})
         assert api.get(url).content == PNG
-        disturb({"fault": "truncated", "route": "GET /uploads/{id}"})
+        set_faults({"fault": "truncated", "route": "GET /uploads/{id}"})
         answer = api.get(url)
         assert (answer.content, answer.headers["content-type"]) == (PNG[:50], "image/png")
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_wrong_types(api: Api, disturb: Disturb) -> None:
+def test_wrong_types(api: Api, set_faults: SetFaults) -> None:
     job_id = api.submit()
-    disturb({"fault": "wrong-types"})
+    set_faults({"fault": "wrong-types"})
     answer = api.generate()
     assert (answer.status_code, answer.json()) == (202, {"jobId": 7, "status": 7})
     job = api.job(job_id)
@@ -194,14 +194,14 @@ class TestJob:
     """
 
     @pytest.fixture
-    def told(self, api: Api, disturb: Disturb, eventually: Any) -> Callable[[str], Any]:
+    def told(self, api: Api, set_faults: SetFaults, eventually: Any) -> Callable[[str], Any]:
         ids = api.submit(), api.submit("[[stall]]")
         # The one that renders no longer changes.
         eventually(lambda: api.job(ids[1])["progress"] == 99)
         honest = [without_input(api.job(job_id)) for job_id in ids]
 
         def told(fault: str, **more: Any) -> Any:
-            disturb({"fault": fault, **more})
+            set_faults({"fault": fault, **more})
             answers = [api.get(f"/v2/jobs/{job_id}") for job_id in ids]
             pages = [api.get(f"/v2/jobs?search={job_id}").json()["jobs"] for job_id in ids]
             (report,) = api.get("/sandbox/faults").json()
@@ -286,15 +286,15 @@ class TestJob:
         assert api.job(job_id)["expired"]
         assert api.sandbox.stats()["faults"] == {}
 
-    def test_is_waited_for_by_its_rule(self, api: Api, disturb: Disturb) -> None:
-        disturb({"fault": "no-url", "times": 1})
+    def test_is_waited_for_by_its_rule(self, api: Api, set_faults: SetFaults) -> None:
+        set_faults({"fault": "no-url", "times": 1})
         completed, rendering = api.submit(), api.submit("[[stall]]")
         assert api.job(rendering)["status"] == "PROCESSING"
         first, second = api.job(completed), api.job(completed)
         assert (first["status"], first["result"]) == ("COMPLETED", None)
         assert second["result"]
 
-    def test_of_a_damaged_page_leaves_the_cursor_alone(self, start: Callable[..., Api]) -> None:
+    def test_of_an_altered_page_leaves_the_cursor_alone(self, start: Callable[..., Api]) -> None:
         api = start(faults=[{"fault": "vanished", "times": 1}])
         ids = [api.submit() for _ in range(3)]
         page = api.get("/v2/jobs?limit=2").json()
@@ -303,10 +303,10 @@ class TestJob:
         assert len({job["id"] for job in rest} & set(ids)) == 1
 
 
-def test_answers_are_whole_again_without_rules(api: Api, disturb: Disturb) -> None:
+def test_answers_are_whole_again_without_rules(api: Api, set_faults: SetFaults) -> None:
     job_id = api.submit()
     honest: httpx.Response = api.get(f"/v2/jobs/{job_id}")
-    disturb({"fault": "empty"})
+    set_faults({"fault": "empty"})
     api.get(f"/v2/jobs/{job_id}")
-    disturb()
+    set_faults()
     assert api.get(f"/v2/jobs/{job_id}").json() == honest.json()

@@ -23,7 +23,7 @@ from airflow_provider_hailuo.sandbox.faults.rules import Faults, parse_rules
 from airflow_provider_hailuo.sandbox.state import files
 
 Api = Any
-Disturb = Callable[..., None]
+SetFaults = Callable[..., None]
 
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 GENERATE = "POST /v2/videos/generate"
@@ -101,20 +101,20 @@ class TestReset:
 
     @pytest.mark.parametrize("after", [False, True])
     @pytest.mark.parametrize("path", ["/v2/me", "/v2/jobs"])
-    def test_is_one_for_the_kernel(self, api: Api, disturb: Disturb, after: bool, path: str) -> None:
-        disturb({"fault": "reset", "after": after})
+    def test_is_one_for_the_kernel(self, api: Api, set_faults: SetFaults, after: bool, path: str) -> None:
+        set_faults({"fault": "reset", "after": after})
         with raw(api.sandbox, path) as client, pytest.raises(ConnectionResetError):
             client.recv(1)
 
-    def test_in_the_middle_of_an_upload(self, api: Api, disturb: Disturb) -> None:
-        disturb({"fault": "reset"})
+    def test_in_the_middle_of_an_upload(self, api: Api, set_faults: SetFaults) -> None:
+        set_faults({"fault": "reset"})
         with pytest.raises(BROKEN):
             api.post("/v2/uploads", files={"file": PNG + bytes(20 * 1024 * 1024)})
-        disturb()
+        set_faults()
         assert api.post("/v2/uploads", files={"file": PNG}).status_code == 201
 
     def test_comes_too_late_for_who_has_left(
-        self, api: Api, disturb: Disturb, monkeypatch: pytest.MonkeyPatch
+        self, api: Api, set_faults: SetFaults, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         started, left = threading.Event(), threading.Event()
 
@@ -125,7 +125,7 @@ class TestReset:
 
         monkeypatch.setattr(files, "write_video", write_video)
         url = api.job(api.submit())["result"]["videoUrl"]
-        disturb({"fault": "reset", "after": True, "times": 1, "route": "GET /videos/{id}.mp4"})
+        set_faults({"fault": "reset", "after": True, "times": 1, "route": "GET /videos/{id}.mp4"})
         with raw(api.sandbox, httpx.URL(url).path):
             started.wait(5)
         api.get("/v2/me")
@@ -134,8 +134,8 @@ class TestReset:
 
 
 class TestDelay:
-    def test_of_the_first_byte(self, api: Api, disturb: Disturb) -> None:
-        disturb({"fault": "slow", "delay": 0.1})
+    def test_of_the_first_byte(self, api: Api, set_faults: SetFaults) -> None:
+        set_faults({"fault": "slow", "delay": 0.1})
         for path in ("/v2/me", "/v2/jobs"):
             asked = time.monotonic()
             with api.stream("GET", path) as answer:
@@ -169,18 +169,18 @@ class TestDelay:
 
 
 class TestStall:
-    def test_leaves_half_of_the_body(self, api: Api, disturb: Disturb) -> None:
+    def test_leaves_half_of_the_body(self, api: Api, set_faults: SetFaults) -> None:
         honest = api.get("/v2/me")
-        disturb({"fault": "stalled"})
+        set_faults({"fault": "stalled"})
         half = honest.content[: len(honest.content) // 2]
         with raw(api.sandbox) as client:
             head = receive(client, b"\r\n\r\n" + half)
         assert head.startswith(b"HTTP/1.1 200")
         assert f"content-length: {len(honest.content)}".encode() in head
 
-    def test_of_a_file_that_is_named(self, api: Api, disturb: Disturb) -> None:
+    def test_of_a_file_that_is_named(self, api: Api, set_faults: SetFaults) -> None:
         url = api.post("/v2/uploads", files={"file": PNG}).json()["url"]
-        disturb({"fault": "stalled", "route": "GET /uploads/{id}"})
+        set_faults({"fault": "stalled", "route": "GET /uploads/{id}"})
         with raw(api.sandbox, httpx.URL(url).path) as client:
             assert b"content-length: 100\r\n" in receive(client, b"\r\n\r\n" + PNG[:50])
 
@@ -227,7 +227,7 @@ def test_a_request_is_carried_out_whole_even_when_the_client_has_left(tmp_path: 
     assert len(part["body"]) == 500
 
 
-def test_the_end_waits_for_requests_that_are_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_waits_for_requests_that_no_fault_strikes(monkeypatch: pytest.MonkeyPatch) -> None:
     started = threading.Event()
 
     def write_video(path: Path, **_: Any) -> None:

@@ -265,8 +265,8 @@ class TestControl:
             (b'[{"fault": "reset", "\\ud800": 1}]', "[0]: "),
         ],
     )
-    def test_a_wrong_put_changes_nothing(self, api: Api, disturb: Any, body: bytes, complaint: str) -> None:
-        disturb({"fault": "error", "status": 503})
+    def test_a_wrong_put_changes_nothing(self, api: Api, set_faults: Any, body: bytes, complaint: str) -> None:
+        set_faults({"fault": "error", "status": 503})
         answer = api.put("/sandbox/faults", content=body)
         assert answer.status_code == 400
         assert complaint in answer.json()["error"]
@@ -283,20 +283,20 @@ class TestControl:
         with sandbox:
             assert httpx.get(f"{sandbox.base_url}/v2/me", trust_env=False).status_code == 418
 
-    def test_a_wrong_rule_changes_nothing(self, api: Api, disturb: Any) -> None:
-        disturb({"fault": "error", "status": 503})
+    def test_a_wrong_rule_changes_nothing(self, api: Api, set_faults: Any) -> None:
+        set_faults({"fault": "error", "status": 503})
         with pytest.raises(SettingError):
             api.sandbox.set_faults([{"fault": "gremlins"}])
         assert api.get("/v2/me").status_code == 503
 
-    def test_any_thread_may_set_rules_while_requests_run(self, api: Api, disturb: Any) -> None:
-        disturb({"fault": "error", "status": 503})
+    def test_any_thread_may_set_rules_while_requests_run(self, api: Api, set_faults: Any) -> None:
+        set_faults({"fault": "error", "status": 503})
         stop = threading.Event()
 
         def flicker() -> None:
             while not stop.wait(0.0005):
-                disturb({"fault": "error", "status": 503})
-                disturb({"fault": "error", "status": 429, "probability": 0.5}, {"fault": "error", "status": 503})
+                set_faults({"fault": "error", "status": 503})
+                set_faults({"fault": "error", "status": 429, "probability": 0.5}, {"fault": "error", "status": 503})
 
         threads = [threading.Thread(target=flicker) for _ in range(2)]
         for thread in threads:
@@ -306,7 +306,7 @@ class TestControl:
         for thread in threads:
             thread.join()
         assert statuses == {429, 503}
-        disturb()
+        set_faults()
         assert api.get("/v2/me").status_code == 200
 
 
