@@ -57,6 +57,8 @@ class Stats(TypedDict):
 class Sandbox:
     """A local Apiframe, which runs as long as its `with` block.
 
+    ::
+
         with Sandbox(render_seconds=0.5) as sandbox:
             client = Client(Settings(api_key=sandbox.api_key, base_url=sandbox.base_url))
 
@@ -68,15 +70,17 @@ class Sandbox:
     A sandbox can be entered once. Inside the block `base_url` tells where it listens, such as
     `http://127.0.0.1:43211`.
 
-    :param host: address or name to listen on.
-    :param port: port to listen on, 0 for any free one.
-    :param api_key: the one key that is accepted.
-    :param credits: the balance at the start.
-    :param render_seconds: seconds from submission to the end of a job.
-    :param jitter: by which fraction of it, up or down, a render time may differ, 0 to 1.
-    :param retention_seconds: seconds from completion until the video is gone (Apiframe reference, "Get a job": 24 h).
-    :param seed: makes ids, render times and chance faults the same in every run; with None they differ.
-    :param faults: rules of what goes wrong on purpose, as in JSON (see `sandbox/faults/rules.py`).
+    :param host: address or name to listen on (default loopback; on any other one others may reach it).
+    :param port: port to listen on, 0 (default) for any free one.
+    :param api_key: the one key that is accepted (default `afk_sandbox`).
+    :param credits: the balance at the start (default 1,000).
+    :param render_seconds: seconds from submission to the end of a job (default 10), 0: as soon as somebody looks.
+    :param jitter: by which fraction of it, up or down, a render time may differ, 0 to 1 (default 0.2).
+    :param retention_seconds: seconds from completion until the video is gone (default 24 hours, as in the Apiframe
+        reference, "Get a job").
+    :param seed: makes ids, render times and chance faults the same in every run; with None (default) they differ.
+    :param faults: rules of what goes wrong on purpose, as in JSON (default none); "The sandbox" in the documentation
+        lists them.
     :raises SettingError: when a setting is out of its range; it is a `ValueError`.
     :raises OSError: on entering the block, when the address cannot be listened on.
     """
@@ -162,7 +166,7 @@ class Sandbox:
     def release(self, words: str = "") -> list[str]:
         """Let every job that `[[stall]]` holds back end now, whatever faults are in force; later ones stall again.
 
-        :param words: only jobs whose prompt contains this, default all.
+        :param words: only jobs whose prompt contains this (default all).
         :return: the ids of these jobs, oldest first; to release them is not counted as a request.
         """
         return cast("list[str]", self._ask("release", "POST", words=words))
