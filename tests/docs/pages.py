@@ -13,7 +13,7 @@ from markdown_it.token import Token
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [
-    PROJECT / "README.md",
+    *sorted(PROJECT.glob("*.md")),
     *sorted(path for path in (PROJECT / "docs").rglob("*.md") if "_build" not in path.parts),
 ]
 

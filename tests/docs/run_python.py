@@ -26,30 +26,28 @@ from airflow.utils.session import create_session
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.triggers import hailuo as trigger
 
-CHANGES_THE_DATABASE = {("connections", "add"), ("db", "migrate"), ("pools", "set")}
-"""The commands that are run; of all others it is checked that Airflow understands them."""
 
-
-def airflow(arguments: list[str]) -> None:
-    """Parse a command of Airflow, and run it if it only changes the database."""
-    given = get_parser().parse_args(arguments)
-    if tuple(arguments[:2]) not in CHANGES_THE_DATABASE:
-        return
-    if arguments[:2] == ["connections", "add"]:
-        with suppress(SystemExit):  # there is none yet
-            airflow_now(["connections", "delete", given.conn_id])
-    given.func(given)
-    if arguments[:2] == ["connections", "add"]:
-        with create_session() as session:
-            connection = session.query(Connection).filter_by(conn_id=given.conn_id).one()
-            os.environ[f"AIRFLOW_CONN_{given.conn_id.upper()}"] = connection.as_json()
-        HailuoHook(given.conn_id).get_settings()
-
-
-def airflow_now(arguments: list[str]) -> None:
+def run(arguments: list[str]) -> None:
     """Run a command of Airflow."""
     given = get_parser().parse_args(arguments)
     given.func(given)
+
+
+def check(arguments: list[str]) -> None:
+    """Run a command if it only adds to the database; of any other see whether Airflow understands it."""
+    match arguments:
+        case ["pools", "set", *_]:
+            run(arguments)
+        case ["connections", "add", name, *_]:
+            with suppress(SystemExit):  # there is none yet
+                run(["connections", "delete", name])
+            run(arguments)
+            with create_session() as session:
+                connection = session.query(Connection).filter_by(conn_id=name).one()
+            os.environ[f"AIRFLOW_CONN_{name.upper()}"] = connection.as_json()
+            HailuoHook(name).get_settings()
+        case _:
+            get_parser().parse_args(arguments)
 
 
 def run_dags(path: Path) -> None:
@@ -66,8 +64,8 @@ def problem(of: Callable[[], object]) -> str:
     environment = dict(os.environ)
     try:
         of()
-    except BaseException:  # noqa: BLE001 - the exit of a command, too
-        return traceback.format_exc()
+    except BaseException as error:  # noqa: BLE001
+        return "" if isinstance(error, SystemExit) and not error.code else traceback.format_exc()
     finally:
         os.environ.clear()
         os.environ.update(environment)
@@ -79,10 +77,10 @@ def main() -> None:
     home = Path(os.environ["AIRFLOW_HOME"])
     os.chdir(home)
     trigger.MIN_DEFERRED_SECONDS = 0.0  # nobody else resumes tasks here
-    airflow_now(["db", "migrate"])
+    run(["db", "migrate"])
     results = {}
     for place, arguments in json.loads(Path("commands.json").read_text()).items():
-        results[place] = problem(lambda arguments=arguments: airflow(arguments))
+        results[place] = problem(lambda arguments=arguments: check(arguments))
     for path in sorted(home.glob("scripts/*.py")):
         results[path.stem] = problem(lambda path=path: runpy.run_path(str(path)))
     for path in sorted(home.glob("dags/*.py")):

@@ -78,9 +78,12 @@ def ran(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     shell = [block.text for block in BLOCKS if block.language == "sh"]
     lines = [words for text in [*shell, *COMMAND_PIECES] for words in command_lines(text)]
     commands = {shlex.join(words[1:]): words[1:] for words in lines if words[0] == "airflow"}
+    for arguments in commands.values():
+        if len(arguments) == 2:  # a subcommand in the text, which may need more
+            arguments.append("--help")
     (home / "commands.json").write_text(json.dumps(commands))
     Image.new("RGB", (32, 32)).save(home / "first.png")
-    with Sandbox(render_seconds=0.01) as sandbox:
+    with Sandbox(render_seconds=0) as sandbox:
         connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key}
         surroundings = {
             "AIRFLOW_HOME": str(home),
@@ -141,8 +144,8 @@ def curl(arguments: list[str], ran: Ran) -> None:
 def elsewhere(arguments: list[str], ran: Ran) -> None:
     """Check which files a program is given that is not here."""
     for argument in arguments:
-        if argument.startswith("deploy/"):
-            assert (PROJECT / argument).is_file()
+        if argument.startswith(("deploy/", "tests/")):
+            assert (PROJECT / argument).exists()
 
 
 def export(arguments: list[str], ran: Ran) -> None:
@@ -165,7 +168,7 @@ COMMANDS: Mapping[str, Callable[[list[str], Ran], None]] = {
     "python": script,
     "export": export,
     "curl": curl,
-    **dict.fromkeys(("docker", "helm", "kubectl", "uv"), elsewhere),
+    **dict.fromkeys(("docker", "helm", "kubectl", "pre-commit", "uv", ".venv/bin/python"), elsewhere),
 }
 """How a command is checked, by its first word."""
 
