@@ -37,6 +37,13 @@ def without_types_of_models(app: Sphinx, *_: Any) -> None:
         del types[name]
 
 
+def without_signatures_of_exceptions(_: Sphinx, what: str, *more: Any) -> tuple[str, str] | None:
+    """Leave out what exceptions are made with, which is the same for nearly all of them."""
+    *_, signature, _ = more
+    return ("", "") if what == "exception" and signature else None
+
+
 def setup(app: Sphinx) -> None:
-    """Take part before autodoc adds types to descriptions."""
+    """Shorten what autodoc tells: of the types before it adds them to descriptions."""
+    app.connect("autodoc-process-signature", without_signatures_of_exceptions)
     app.connect("object-description-transform", without_types_of_models, priority=0)
