@@ -11,7 +11,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, sleep, to_thread
 from fastapi import APIRouter, HTTPException, Request, Response, status
 
 from airflow_provider_hailuo.apiframe import calls, webhooks
@@ -57,7 +57,7 @@ async def receive(conn_id: str, request: Request) -> None:
     signed = webhooks.is_signed(body, request.headers.get("x-webhook-signature", ""), key)
     if settings is None or not signed:
         passed = monotonic() - arrived
-        await asyncio.sleep(math.ceil(passed / REFUSAL_SECONDS) * REFUSAL_SECONDS - passed)
+        await sleep(math.ceil(passed / REFUSAL_SECONDS) * REFUSAL_SECONDS - passed)
         raise HTTPException(status.HTTP_401_UNAUTHORIZED)
     try:
         webhook = webhooks.read(body)
@@ -108,7 +108,7 @@ def _settings(conn_id: str, tick: int) -> Settings | None:  # noqa: ARG001 - a l
 
 async def _resume_later(job_id: str, seconds: float | None) -> None:
     while seconds is not None:
-        await asyncio.sleep(seconds)
+        await sleep(seconds)
         seconds = await _in_thread(job_events.resume_tasks, job_id)
 
 

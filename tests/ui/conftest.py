@@ -133,9 +133,10 @@ class SiteWithRoles(Site):
 class Videos:
     """A run of each DAG, in a real Airflow."""
 
-    def __init__(self, airflow: LocalAirflow, sandbox: Sandbox, directory: Path) -> None:
+    def __init__(self, airflow: LocalAirflow, sandbox: Sandbox, expired: Sandbox, directory: Path) -> None:
         self.airflow = airflow
         self.sandbox = sandbox
+        self.expired = expired
         conf = {"directory": str(directory), "words": "a long journey"}
         self.runs = {dag_id: airflow.trigger(dag_id, conf) for dag_id in DAGS}
 
@@ -319,7 +320,7 @@ def videos(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             config={"AIRFLOW__HAILUO__VIDEO_TAB": "True"},
         ) as airflow,
     ):
-        yield Videos(airflow, sandbox, home / "stored")
+        yield Videos(airflow, sandbox, brief, home / "stored")
 
 
 @pytest.fixture

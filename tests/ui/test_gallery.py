@@ -70,8 +70,7 @@ def test_each_task_of_ours_has_a_card_with_its_state_the_newest_first(gallery: P
     card(gallery, "expired").scroll_into_view_if_needed()
     expect(card(gallery, "expired").locator(".expired")).to_be_visible()
     card(gallery, "ready").scroll_into_view_if_needed()
-    settle(gallery)
-    assert card(gallery, "ready").locator("video").evaluate("video => video.videoWidth") == 1366
+    expect(card(gallery, "ready").locator("video")).to_have_js_property("videoWidth", 1366)
 
 
 def test_what_a_prompt_says_is_text(gallery: Page):

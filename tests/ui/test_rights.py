@@ -79,7 +79,8 @@ def test_the_pages_work_in_airflow_below_a_path(videos: Videos, site_with_roles:
     expect(page.locator("#prompt-text")).to_have_text("A blue car")
     assert page.url.startswith(f"{site_with_roles.url}/hailuo/video?")
     settle(page)
-    places = (f"{site_with_roles.url}/", f"{videos.sandbox.base_url}/", "data:", "blob:")
+    files = (f"{api.base_url}/" for api in (videos.sandbox, videos.expired))
+    places = (f"{site_with_roles.url}/", *files, "data:", "blob:")
     assert [url for url in look.requests if not url.startswith(places)] == []
 
 

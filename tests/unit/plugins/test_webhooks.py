@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 
@@ -69,8 +68,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     monkeypatch.setenv("AIRFLOW_CONN_BROKEN", "{no json")
     monkeypatch.setattr(webhooks, "_settings", slow)
     monkeypatch.setattr(webhooks, "monotonic", lambda: receiver.now)
-    # Its own only: a server of other tests that still runs sleeps as well.
-    monkeypatch.setattr(webhooks, "asyncio", SimpleNamespace(sleep=receiver.sleep))
+    monkeypatch.setattr(webhooks, "sleep", receiver.sleep)
     monkeypatch.setattr(webhooks.job_events, "resume_tasks", resume)
     monkeypatch.setattr(webhooks.job_events, "needs_asset_event", lambda *_: False)
     return receiver
