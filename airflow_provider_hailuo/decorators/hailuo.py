@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.client import Client
 from airflow_provider_hailuo.apiframe.models import VideoRequest
-from airflow_provider_hailuo.compat import (
-    DecoratedOperator,
-    TaskDecorator,
-    determine_kwargs,
-    task_decorator_factory,
-)
+from airflow_provider_hailuo.compat import DecoratedOperator, TaskDecorator, determine_kwargs, task_decorator_factory
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.operators.submission import Submission, SubmissionStore
 

@@ -39,12 +39,7 @@ from airflow_provider_hailuo.apiframe.models import HAILUO_02, VideoRequest, is_
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
 from airflow_provider_hailuo.apiframe.watcher import shared_watcher
 from airflow_provider_hailuo.compat import BaseOperator
-from airflow_provider_hailuo.exceptions import (
-    HailuoFailException,
-    HailuoUnavailableException,
-    Situation,
-    explained,
-)
+from airflow_provider_hailuo.exceptions import HailuoFailException, HailuoUnavailableException, Situation, explained
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.lineage import report_batch
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink

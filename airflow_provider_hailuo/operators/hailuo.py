@@ -519,9 +519,7 @@ class HailuoGenerateOperator(BaseOperator):
         if request.webhook_url == webhooks.RECEIVER:
             stand_for[webhooks.RECEIVER] = webhooks.receiver_url(self._conn_id, client.settings)
         submission = Submission(
-            *(nth_key(key, n), request.to_wire(), self._conn_id, ti.max_tries or 0, own_key),
-            nth=n,
-            uploads=stand_for,
+            *(nth_key(key, n), request.to_wire(), self._conn_id, ti.max_tries or 0, own_key), nth=n, uploads=stand_for
         )
         submissions.save(submission)
         return submission

@@ -79,12 +79,7 @@ def _video(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decide_resume(
-    begun: Submission,
-    *,
-    max_tries: int,
-    body: Mapping[str, Any] | None,
-    own_key: str | None,
-    conn_id: str,
+    begun: Submission, *, max_tries: int, body: Mapping[str, Any] | None, own_key: str | None, conn_id: str
 ) -> tuple[bool, str]:
     """Decide whether a task goes on with what it has begun, or begins anew.
 

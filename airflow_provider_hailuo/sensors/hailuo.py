@@ -163,10 +163,7 @@ class HailuoJobSensor(BaseSensorOperator):
             if isinstance(error, errors.JobTimeoutError):
                 raise AirflowSensorTimeout(f"{error}. Clearing the task looks again") from None
             situation = Situation(
-                conn_id=self._conn_id,
-                job_id=error.job_id,
-                tries_left=has_retries_left(ti),
-                watches=True,
+                conn_id=self._conn_id, job_id=error.job_id, tries_left=has_retries_left(ti), watches=True
             )
             raise explained(error, situation) from None
 

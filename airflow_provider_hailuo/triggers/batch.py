@@ -29,12 +29,7 @@ class HailuoBatchTrigger(BaseTrigger):
     """
 
     def __init__(
-        self,
-        *,
-        items: str,
-        hailuo_conn_id: str = HailuoHook.default_conn_name,
-        try_number: int = 0,
-        **plan: Any,
+        self, *, items: str, hailuo_conn_id: str = HailuoHook.default_conn_name, try_number: int = 0, **plan: Any
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.items = items
