@@ -14,19 +14,7 @@ import pytest
 import airflow_provider_hailuo
 
 PACKAGE = Path(airflow_provider_hailuo.__file__).parent
-NOT_YET = {
-    "links",
-    "operators",
-    "pictures.py",
-    "plugins",
-    "record.py",
-    "sensors",
-    "storage.py",
-    "transfers",
-    "triggers",
-    "webhooks.py",
-}
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in NOT_YET)
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FIELD = re.compile(r"^ *:(\w+)(?: ([^:\n]*))?:(?: +(\S))?", re.MULTILINE)
 OTHER_FORM = re.compile(r"^ *(?:(?:Args|Parameters|Returns|Yields|Raises):?$|[-*] `?(\w+)`?:)", re.MULTILINE)

@@ -37,7 +37,7 @@ class DyingOperator(HailuoGenerateOperator):
             death.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _sent(self, client: Any, ti: Any, submissions: Any, submission: Any) -> Any:
+    def _send(self, client: Any, ti: Any, submissions: Any, submission: Any) -> Any:
         self._die("before the POST", ti)
         send = client.send
 
@@ -47,7 +47,7 @@ class DyingOperator(HailuoGenerateOperator):
             return answer
 
         client.send = send_and_die
-        sent = super()._sent(client, ti, submissions, submission)
+        sent = super()._send(client, ti, submissions, submission)
         self._die("between answer and deferral", ti)
         return sent
 
