@@ -55,8 +55,8 @@ class Seen:
     """What became of a batch.
 
     `faults` were injected; `videos` were asked for; `lost` have no success with the right URL in XCom; `paid_twice`
-    have more than one job; `credits` were charged, less those refunded; it took `seconds`; `wrong` counts what
-    else is not as it should be, and `notes` tell more.
+    have more than one job; `credits` were charged, less those refunded; it took `seconds`; `stuck` tasks have not
+    ended; `wrong` counts what else is not as it should be, and `notes` tell more.
     """
 
     faults: int
@@ -65,6 +65,7 @@ class Seen:
     paid_twice: int
     credits: int
     seconds: float
+    stuck: int
     wrong: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -72,7 +73,7 @@ class Seen:
     def right(self) -> bool:
         """Whether faults struck, each video is there, and was paid once."""
         paid_once = self.paid_twice == 0 and self.credits == CREDITS * self.videos
-        return self.faults > 0 and self.lost == 0 and paid_once and not self.wrong
+        return self.faults > 0 and self.lost == self.stuck == 0 and paid_once and not self.wrong
 
 
 class Chaos:
@@ -114,7 +115,6 @@ class Chaos:
         with suppress(TimeoutError):
             while self.airflow.wait(dag_id, run_id, timeout=PATIENCE_SECONDS) == "failed" and tries_are_faults:
                 self.airflow.clear(dag_id, run_id, only_failed=True)
-        stuck = sum(state not in {"success", "failed"} for state, _ in self.tries(run_id).values())
         self.sandbox.set_faults([])
         jobs = self.jobs(run_id)
         urls = self.urls(run_id)
@@ -128,8 +128,12 @@ class Chaos:
             paid_twice=sum(len(of_one) > 1 for of_one in jobs.values()),
             credits=self.sandbox.stats()["creditsCharged"] - charged,
             seconds=time.monotonic() - start,
-            wrong={"stuck": stuck} if stuck else {},
+            stuck=self.stuck(run_id),
         )
+
+    def stuck(self, run_id: str) -> int:
+        """Return how many videos of a run have not ended."""
+        return sum(state not in {"success", "failed"} for state, _ in self.tries(run_id).values())
 
     def kill(self, name: str) -> None:
         """Kill a component and all of its processes, as a power cut does."""
@@ -146,11 +150,13 @@ class Chaos:
     def renew(self, name: str) -> None:
         """End a triggerer as a new deployment does, start its successor, and wait until that is well."""
         self._strikes += 1
-        alive = "select count(*) from job where job_type = 'TriggererJob' and state = 'running'"
-        count = self.airflow.query(alive)[0][0]
+        alive = (
+            "select count(*) from job where job_type = 'TriggererJob' and state = 'running' "
+            "and latest_heartbeat > now() - interval '10 seconds'"
+        )
         self.airflow.kill(name, signal.SIGTERM)
         self.airflow.start(name)
-        self.airflow.until(lambda: self.airflow.query(alive)[0][0] >= count)
+        self.airflow.until(lambda: self.airflow.query(alive)[0][0] == len(TRIGGERERS))
 
     def restart(self, server: Daemon | Postgres) -> None:
         """Restart a server that all components are connected to."""
@@ -425,7 +431,6 @@ def storm_of_webhooks(chaos: Chaos, videos: int) -> Seen:
     again, tries = chaos.delivered_before_clear(run_id), chaos.tries(run_id)
     done = {n: {job.id: job.video_url for job in of_one if job.is_final} for n, of_one in jobs.items()}
     odd = {
-        "stuck": sum(state not in {"success", "failed"} for state, _ in tries.values()),
         "with another number of events than one": sum(
             events[job.id] != 1 for of_one in jobs.values() for job in of_one
         ),
@@ -438,6 +443,7 @@ def storm_of_webhooks(chaos: Chaos, videos: int) -> Seen:
         paid_twice=sum(len(jobs[n]) > 1 + again[n] for n in range(videos)),
         credits=chaos.sandbox.stats()["creditsCharged"] - charged,
         seconds=time.monotonic() - start,
+        stuck=chaos.stuck(run_id),
         wrong={what: count for what, count in odd.items() if count},
         notes=[
             f"{len(webhooks)} webhooks, {len(of_each)} of them forged or about nothing",
@@ -595,8 +601,8 @@ def main() -> int:
     given = parser.parse_args()
     quick = given.quick
     scenarios = [*SCENARIOS, *(PRODUCTION_SCENARIOS if given.production else ())]
-    row = "{:<42} {:>7} {:>7} {:>5} {:>11} {:>16} {:>6}  {}"
-    print(row.format("what is broken", "faults", "videos", "lost", "paid twice", "credits (right)", "s", ""))
+    row = "{:<44} {:>7} {:>7} {:>5} {:>11} {:>6} {:>16} {:>6}  {}"
+    print(row.format("what is broken", "faults", "videos", "lost", "paid twice", "stuck", "credits (right)", "s", ""))
     played: list[Seen] = []
     with exit_on_signals(), stage(quick=quick, production=given.production) as chaos:
         for scenario in scenarios:
@@ -606,11 +612,22 @@ def main() -> int:
                 seen = scenario.play(chaos, videos)
                 played.append(seen)
                 paid, verdict = f"{seen.credits} ({CREDITS * seen.videos})", "ok" if seen.right else "WRONG"
-                figures = (seen.faults, seen.videos, seen.lost, seen.paid_twice, paid, round(seen.seconds), verdict)
+                figures = (
+                    seen.faults,
+                    seen.videos,
+                    seen.lost,
+                    seen.paid_twice,
+                    seen.stuck,
+                    paid,
+                    round(seen.seconds),
+                    verdict,
+                )
                 print(row.format(scenario.name, *figures), flush=True)
                 for note in (*seen.notes, *(f"WRONG: {count} {what}" for what, count in seen.wrong.items())):
                     print(f"    {note}", flush=True)
-    total = [sum(getattr(seen, name) for seen in played) for name in ("faults", "videos", "lost", "paid_twice")]
+    total = [
+        sum(getattr(seen, name) for seen in played) for name in ("faults", "videos", "lost", "paid_twice", "stuck")
+    ]
     print(row.format("all", *total, "", round(sum(seen.seconds for seen in played)), ""))
     return 0 if all(seen.right for seen in played) else 1
 
