@@ -36,9 +36,9 @@ $(READY): $(LOCK) pyproject.toml
 test: lint  ## all tests, with coverage: in a real Airflow 3.3, in a browser, Airflow 2.11, the wheel (half an hour)
 	$(BIN)/pytest -n 2 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 	$(BIN)/coverage report --include='*/apiframe/*,*/hooks/*,*/operators/*,*/triggers/*' --fail-under=95
-	$(BIN)/nox --no-error-on-missing-interpreters --session unit-2.11 wheel-2.11.0 wheel-3.3.0
+	$(BIN)/nox --no-error-on-missing-interpreters --session unit-2.11-3.10 wheel-2.11.0 wheel-3.3.0
 
-matrix: env  ## with each Airflow: unit tests, the wheel beside its constraints, a running one; lowest versions (an hour)
+matrix: env  ## with each Airflow on each Python: unit tests, a running one; lowest versions; the wheel (hours)
 	$(BIN)/nox --no-error-on-missing-interpreters
 
 lint: env  ## style, types, spelling, dangerous calls: ruff, mypy, codespell, bandit

