@@ -366,6 +366,19 @@ class _Loop:
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
 
 
+def known(settings: Settings) -> Callable[[], Awaitable[Settings]]:
+    """Return a look-up for `shared_watcher` that tells what was looked up before.
+
+    :param settings: what the connection was found to hold.
+    :return: the look-up.
+    """
+
+    async def look_up() -> Settings:
+        return settings
+
+    return look_up
+
+
 @asynccontextmanager
 async def shared_watcher(
     name: str,

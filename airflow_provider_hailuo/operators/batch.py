@@ -37,7 +37,7 @@ from airflow_provider_hailuo.apiframe.budget import check_budget, check_max_cred
 from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.models import HAILUO_02, VideoRequest, is_nothing
 from airflow_provider_hailuo.apiframe.polling import Finished, GaveUp, JobPoll, video_url
-from airflow_provider_hailuo.apiframe.watcher import shared_watcher
+from airflow_provider_hailuo.apiframe.watcher import known, shared_watcher
 from airflow_provider_hailuo.compat import BaseOperator
 from airflow_provider_hailuo.exceptions import HailuoFailException, HailuoUnavailableException, Situation, explained
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
@@ -329,7 +329,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 plan,
                 self.log.log,
                 hook.hailuo_conn_id,
-                _returning(settings),
+                known(settings),
                 connect=partial(hook.connect, in_triggerer=False),
             )
             return self._finish(context, state, asyncio.run(videos), items)
@@ -529,7 +529,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
 
         async def fetch() -> dict[str, Finished | GaveUp]:
             connect = partial(hook.connect, in_triggerer=False)
-            async with shared_watcher(hook.hailuo_conn_id, _returning(settings), connect) as (_, watcher):
+            async with shared_watcher(hook.hailuo_conn_id, known(settings), connect) as (_, watcher):
                 polls = [JobPoll(job_id, deadline, RESULT_POLL_SECONDS) for job_id in final]
                 ends = await asyncio.gather(*(watcher.wait(poll, self.log.log) for poll in polls))
                 return dict(zip(final, ends, strict=True))
@@ -693,12 +693,3 @@ def _manifest_name(ti: Any) -> str:
     identity = json.dumps(list(task_instance_key(ti).values()))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return f"manifest-{re.sub('[^A-Za-z0-9._-]', '_', ti.run_id)[:100]}-{digest}.jsonl"
-
-
-def _returning(settings: Settings) -> Any:
-    """Return a look-up that tells what is known: on a worker, no event loop has to wait for it."""
-
-    async def look_up() -> Settings:
-        return settings
-
-    return look_up

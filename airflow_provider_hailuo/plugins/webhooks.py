@@ -18,7 +18,7 @@ from airflow_provider_hailuo.apiframe import calls, webhooks
 from airflow_provider_hailuo.apiframe.client import Settings
 from airflow_provider_hailuo.apiframe.errors import ApiframeError, UnreadableAnswerError
 from airflow_provider_hailuo.apiframe.models import JobStatus, is_nothing
-from airflow_provider_hailuo.apiframe.watcher import shared_watcher
+from airflow_provider_hailuo.apiframe.watcher import known, shared_watcher
 from airflow_provider_hailuo.hooks.hailuo import HailuoConnectionNotFoundError, HailuoHook
 from airflow_provider_hailuo.plugins import job_events
 
@@ -116,12 +116,8 @@ async def _create_asset_event(conn_id: str, settings: Settings, job_id: str) -> 
     """Give the asset of the connection an event for the video of a job, as the API tells of it."""
     if not await _in_thread(job_events.needs_asset_event, conn_id, job_id):
         return
-
-    async def known() -> Settings:
-        return settings
-
     hook = HailuoHook(conn_id)
-    async with shared_watcher(conn_id, known, hook.connect) as (_, watcher):
+    async with shared_watcher(conn_id, known(settings), hook.connect) as (_, watcher):
         job = await watcher.send(calls.get_job(job_id), retries=0)
     if job.status == JobStatus.COMPLETED:
         await _in_thread(job_events.create_asset_event, conn_id, job, limiter=ASSET_EVENT_LIMITER)
