@@ -547,16 +547,16 @@ SCENARIOS = [
 ]
 
 PRODUCTION_SCENARIOS = [
-    Scenario("both triggerers renewed, one by one", triggerers_renewed, 40, 4),
+    Scenario("both triggerers renewed, one by one", triggerers_renewed, 40, 0),
     Scenario(
-        "a scheduler of two killed in each phase", in_each_phase("scheduler", "scheduler-2", "scheduler"), 40, 4
+        "a scheduler of two killed in each phase", in_each_phase("scheduler", "scheduler-2", "scheduler"), 40, 0
     ),
     Scenario("a worker of two killed in each phase", in_each_phase("worker", "worker-2", "worker"), 40, 4),
     Scenario(
-        "an API server of two killed in each phase", in_each_phase("api-server", "api-server-2", "api-server"), 40, 4
+        "an API server of two killed in each phase", in_each_phase("api-server", "api-server-2", "api-server"), 40, 0
     ),
-    Scenario("Redis restarted in each phase", in_each_phase(*3 * ["redis"]), 40, 4),
-    Scenario("PostgreSQL restarted in each phase", in_each_phase(*3 * ["postgres"]), 40, 4),
+    Scenario("Redis restarted in each phase", in_each_phase(*3 * ["redis"]), 40, 0),
+    Scenario("PostgreSQL restarted in each phase", in_each_phase(*3 * ["postgres"]), 40, 0),
 ]
 """What only an Airflow of several machines has."""
 

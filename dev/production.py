@@ -41,6 +41,18 @@ _patiently = retry(
 )
 
 
+def missing_programs() -> str:
+    """Return what to install before there can be such an Airflow, "" if nothing."""
+    missing = [name for name in ("redis-server", "haproxy") if not _find(name)]
+    return f"{' and '.join(missing)} not found on PATH: apt-get install {' '.join(missing)}" if missing else ""
+
+
+def _find(program: str) -> str:
+    # Where Debian has servers; the path of who is not root may lack it.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    return shutil.which(program, path=path) or ""
+
+
 class Daemon(AbstractContextManager["Daemon"]):
     """A server from the operating system's packages, for the length of a block.
 
@@ -58,18 +70,18 @@ class Daemon(AbstractContextManager["Daemon"]):
     def __enter__(self) -> Daemon:
         """Start it.
 
-        :raises LocalAirflowError: it is not installed; says what to install.
+        :raises LocalAirflowError: a program is not installed; says which package to install.
         """
-        # Where Debian has servers; the path of who is not root may lack it.
-        path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
-        found = shutil.which(self._program, path=path)
-        if found is None:
-            raise LocalAirflowError(f"{self._program} is not on PATH: apt-get install redis-server haproxy")
+        if missing := missing_programs():
+            raise LocalAirflowError(missing)
         with ExitStack() as stack:
             self._home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{self._program}-")))
             for name, text in self._files.items():
                 (self._home / name).write_text(text)
-            self._command = [found, *(argument.format(home=self._home) for argument in self._arguments)]
+            self._command = [
+                _find(self._program),
+                *(argument.format(home=self._home) for argument in self._arguments),
+            ]
             self._start()
             stack.callback(self._stop)
             self._exit = stack.pop_all()
