@@ -223,7 +223,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__DATABASE__CHECK_MIGRATIONS": "False",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             # What it asks itself goes through no proxy.
             "no_proxy": ",".join(filter(None, (getproxies().get("no"), "127.0.0.1"))),
@@ -431,7 +431,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             if time.monotonic() > deadline:
                 logs = [tail(self.home / f"{name}.log") for name in self._components]
                 raise TimeoutError("\n".join([f"{true} not after {timeout:g} s", *logs]))
-            time.sleep(0.1)
+            time.sleep(0.2)
         return found
 
     def _await_ready(self) -> None:
@@ -528,7 +528,7 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
             if time.monotonic() > deadline:
                 tasks = {ti["task_display_name"]: ti["state"] for ti in self.task_instances(dag_id, run_id)}
                 raise TimeoutError(f"{dag_id} {run_id} is {state} after {timeout:g} s: {tasks}")
-            time.sleep(0.2)
+            time.sleep(0.5)
         return state
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:

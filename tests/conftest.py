@@ -34,7 +34,7 @@ if airflow.__version__.startswith("2."):
 
     import_all_models()
 
-ONE_AIRFLOW = ("decorated", "errors", "modes", "operator", "sensor", "webhooks")
+ONE_AIRFLOW = [f"tests/system/test_{name}.py" for name in ("decorated", "errors", "operator", "sensor", "webhooks")]
 """The files of `tests/system` that look at the same running Airflow."""
 
 WITH_ONE_AIRFLOW = ("tests/examples/", "tests/ui/")
@@ -49,8 +49,7 @@ class OneAirflowScheduling(LoadFileScheduling):
             if nodeid.startswith(folder):
                 return folder
         file = super()._split_scope(nodeid)
-        shares = file in {f"tests/system/test_{name}.py" for name in ONE_AIRFLOW}
-        return "the running Airflow" if shares else file
+        return "the running Airflow" if file in ONE_AIRFLOW else file
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,8 +69,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneAirflo
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # What takes longest begins: one process goes on with it while the other does the rest.
-    items.sort(key=lambda item: not item.nodeid.startswith(("tests/system", *WITH_ONE_AIRFLOW)))
+    # What takes longest begins: one process goes on with it while the other does the rest. What shares an Airflow
+    # comes after the others of its folder: with the last of them it ends.
+    def rank(item: pytest.Item) -> int:
+        if item.nodeid.startswith(tuple(ONE_AIRFLOW)):
+            return 1
+        return 0 if item.nodeid.startswith("tests/system") else 2 if item.nodeid.startswith(WITH_ONE_AIRFLOW) else 3
+
+    items.sort(key=rank)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -87,7 +87,7 @@ class Stage:
             return stream.width, stream.height, frames
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, deploy: Callable[..., LocalAirflow]
 ) -> Iterator[Stage]:

@@ -88,14 +88,14 @@ class Runs:
                 self.trigger_rows.add(arguments if plain else fernet.decrypt(arguments.encode()).decode())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sandbox() -> Iterator[Sandbox]:
     """Return a local Apiframe whose renders take three seconds."""
     with Sandbox(render_seconds=3, jitter=0, credits=1000, api_key=API_KEY, seed=1) as sandbox:
         yield sandbox
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def runs(
     sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory, deploy: Callable[..., LocalAirflow]
 ) -> Iterator[Runs]:
