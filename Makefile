@@ -34,7 +34,7 @@ $(READY): $(LOCK) pyproject.toml
 	@touch $@
 
 test: lint  ## all tests, with coverage: in a real Airflow 3.3, in a browser, Airflow 2.11, the wheel (half an hour)
-	$(BIN)/pytest -n 2 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
+	$(BIN)/pytest -n 3 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered
 	$(BIN)/coverage report --include='*/apiframe/*,*/hooks/*,*/operators/*,*/triggers/*' --fail-under=95
 	$(BIN)/nox --no-error-on-missing-interpreters --session unit-2.11-3.10 wheel-2.11.0 wheel-3.3.0
 

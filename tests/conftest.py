@@ -42,7 +42,7 @@ WITH_ONE_AIRFLOW = ("tests/examples/", "tests/ui/")
 
 
 class OneAirflowScheduling(LoadFileScheduling):
-    """Gives each file to one of the processes (`pytest -n 2`), and what shares a running Airflow to the same one."""
+    """Gives each file to one of the processes (`pytest -n 3`), and what shares a running Airflow to the same one."""
 
     def _split_scope(self, nodeid: str) -> str:
         for folder in WITH_ONE_AIRFLOW:
