@@ -55,6 +55,8 @@ class GCS:
         gcs = self
 
         class Handler(emulator.RequestHandler):
+            error_message_format = "%(code)d %(message)s"  # the page of each Python is another one
+
             def parse_request(self) -> bool:
                 if not super().parse_request():
                     return False
