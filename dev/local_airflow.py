@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -148,6 +148,20 @@ def exit_on_signals(*signals: signal.Signals) -> Iterator[None]:
             for number in signals or (signal.SIGTERM, signal.SIGHUP):
                 stack.callback(signal.signal, number, signal.signal(number, leave))
         yield
+
+
+def spawn(command: Sequence[str | Path], log: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, which reads nothing and adds what it says to a log file.
+
+    :param command: the program and its arguments.
+    :param log: the file.
+    :param options: more of those of `subprocess.Popen`.
+    :return: the process.
+    """
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options
+        )
 
 
 def tail(log: Path, lines: int = 30) -> str:
@@ -315,15 +329,11 @@ class LocalAirflow(AbstractContextManager["LocalAirflow"]):
         :param config: environment variables that it alone has.
         """
         name = name or component
-        with (self.home / f"{name}.log").open("ab") as log:
-            self._components[name] = process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *self.plan[component], *arguments],
-                env={**self.environment, **(config or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._components[name] = process = spawn(
+            [sys.executable, "-m", "airflow", *self.plan[component], *arguments],
+            self.home / f"{name}.log",
+            env={**self.environment, **(config or {})},
+        )
         self._sessions.add(process.pid)
 
     def start_another_server(self, name: str, path: str = "", config: Mapping[str, str] | None = None) -> str:
@@ -662,17 +672,13 @@ class Postgres(AbstractContextManager["Postgres"]):
         self._await("pg_isready")
 
     def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        with (self._home / "log").open("ab") as out:
-            return subprocess.Popen(
-                [self._programs / program, *arguments],
-                user=self._user,
-                cwd=self._home,
-                env={**os.environ, "PGPASSWORD": self._password, "LC_ALL": "C.UTF-8"},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        return spawn(
+            [self._programs / program, *arguments],
+            self._home / "log",
+            user=self._user,
+            cwd=self._home,
+            env={**os.environ, "PGPASSWORD": self._password, "LC_ALL": "C.UTF-8"},
+        )
 
     def _start(self) -> None:
         home, settings = self._home, {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 
 import httpx
 import psycopg2  # type: ignore[import-untyped]
-from local_airflow import LocalAirflow, LocalAirflowError, free_port
+from local_airflow import LocalAirflow, LocalAirflowError, free_port, spawn
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 OUTAGE_SECONDS = 300
@@ -97,15 +96,7 @@ class Daemon(AbstractContextManager["Daemon"]):
         self._start()
 
     def _start(self) -> None:
-        with (self._home / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = spawn(self._command, self._home / "log", cwd=self._home)
 
     def _stop(self) -> None:
         self._process.terminate()
