@@ -27,15 +27,16 @@ def job_id(n: int) -> str:
 class Api:
     """An account of jobs, newest first, which end at set moments, and a record of what is asked of it and was told.
 
-    Job n is created as the n-th. `ends` maps a job to the virtual second at which it is COMPLETED; its URL is there
-    `url_delay` seconds later, and never in a list that has only `summaries`. `keys` are those that the API accepts,
-    any other one meets a `refusal`; `connection_key` is the one that a look-up finds. `breaks` answers in place of
-    the API, `looking_up` and `connecting` may fail. Lists leave out what is `unlisted`; `foreign` jobs are of others.
+    Job n is created as the n-th. `ends` maps a job to the virtual second at which it is COMPLETED (at first all to
+    `end`); its URL is there `url_delay` seconds later, and never in a list that has only `summaries`. `keys` are
+    those that the API accepts, any other one meets a `refusal`; `connection_key` is the one that a look-up finds.
+    `breaks` answers in place of the API, `looking_up` and `connecting` may fail. Lists leave out what is `unlisted`;
+    `foreign` jobs are of others.
     """
 
-    def __init__(self, jobs: int = 0) -> None:
+    def __init__(self, jobs: int = 0, end: float = float("inf")) -> None:
         self.jobs = jobs
-        self.ends: dict[int, float] = {}
+        self.ends: dict[int, float] = dict.fromkeys(range(1, jobs + 1), end)
         self.unlisted: set[int] = set()
         self.foreign: set[int] = set()
         self.told: dict[int, float] = {}
@@ -49,7 +50,7 @@ class Api:
         self.summaries = False
         self.look_ups: list[float] = []
         self.looking_up: Callable[[], Awaitable[None]] | None = None
-        self.connecting: Callable[[], None] | None = None
+        self.connecting: Callable[[], None] = lambda: None
 
     async def look_up(self) -> Settings:
         self.look_ups.append(asyncio.get_running_loop().time())
@@ -58,8 +59,7 @@ class Api:
         return Settings(api_key=self.connection_key, retries=0)
 
     def connect(self, settings: Settings) -> AsyncClient:
-        if self.connecting is not None:
-            self.connecting()
+        self.connecting()
         self.clients.append(AsyncClient(settings, transport=httpx.MockTransport(self.answer)))
         return self.clients[-1]
 
@@ -105,8 +105,7 @@ class Api:
 
 def account(numbers: range, end: float) -> Api:
     """Return an account that holds jobs of these numbers, which end then, and no other."""
-    api = Api(jobs=numbers[-1])
-    api.ends = dict.fromkeys(numbers, end)
+    api = Api(numbers[-1], end)
     api.foreign = api.unlisted = set(range(1, numbers[0]))
     return api
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from itertools import groupby
@@ -42,9 +42,25 @@ def silent(level: int, line: str) -> None:
     pass
 
 
-async def wait_for(api: Api, *numbers: int, **options: float) -> list[Finished | GaveUp]:
-    waits = (wait_for_job(poll(n, **options), silent, "a", api.look_up, api.connect) for n in numbers)
+async def wait_for(
+    api: Api | Accounts, *numbers: int, log: watcher.Log = silent, name: str = "a", **options: float
+) -> list[Finished | GaveUp]:
+    waits = (wait_for_job(poll(n, **options), log, name, api.look_up, api.connect) for n in numbers)
     return await asyncio.gather(*waits)
+
+
+async def timed(waiting: Awaitable[list[Finished | GaveUp]]) -> tuple[list[Finished | GaveUp], float]:
+    return await waiting, moment()
+
+
+def failing(error: Exception, begin: float = 0, end: float = float("inf")) -> Callable[[], Awaitable[None]]:
+    """Return a look-up that fails from `begin` to `end`."""
+
+    async def fail() -> None:
+        if begin <= moment() < end:
+            raise error
+
+    return fail
 
 
 def moment() -> float:
@@ -112,11 +128,9 @@ def test_no_job_is_asked_for_twice_in_a_tick_and_none_is_forgotten():
 
 
 def test_jobs_of_others_before_and_after_ours_cost_their_pages_once():
-    api = Api(jobs=20_000)
-    ours = range(9_001, 10_001)
-    api.ends = dict.fromkeys(ours, 60.0)
+    api = Api(jobs=20_000, end=60)
 
-    run(wait_for(api, *ours))
+    run(wait_for(api, *range(9_001, 10_001)))
 
     # 100 pages that are newer once, then 10 or 11 at each of 12 to 14 ticks, and none that is older
     assert 100 + 12 * 10 <= api.pages <= 100 + 14 * 11
@@ -124,46 +138,31 @@ def test_jobs_of_others_before_and_after_ours_cost_their_pages_once():
 
 
 def test_on_an_account_where_others_are_busy_it_never_asks_much_more_than_one_by_one():
-    api = Api(jobs=100_000)
-    ours = range(1, 1001)
-    api.ends = dict.fromkeys(ours, 19.0)
+    api = Api(jobs=100_000, end=19)
 
-    run(wait_for(api, *ours))
+    run(wait_for(api, *range(1, 1001)))
 
     ticks = 6
-    assert len(api.asked) <= ticks * len(ours) * 4 / 3
+    assert len(api.asked) <= ticks * 1000 * 4 / 3
 
 
 def test_an_old_straggler_does_not_make_it_walk_far():
-    api = Api(jobs=10_000)
-    ours = [1, *range(9_901, 10_001)]
-    api.ends = dict.fromkeys(ours, 60.0)
+    api = Api(jobs=10_000, end=60)
 
-    run(wait_for(api, *ours))
+    run(wait_for(api, 1, *range(9_901, 10_001)))
 
     assert api.pages <= 14
     assert set(api.singles) == {job_id(1)}
 
 
-def test_a_job_that_no_page_tells_of_is_asked_for_by_itself():
-    api = Api(jobs=100)
-    api.unlisted = {50}
-    api.ends = dict.fromkeys(range(1, 101), 20.0)
-
-    assert all(isinstance(end, Finished) for end in run(wait_for(api, *range(1, 101))))
-    assert set(api.singles) == {job_id(50)}
-
-
 def test_a_list_that_is_refused_or_spoilt_by_one_job_hides_none():
     for answer, status in ((refusal, 403), (refusal, 400), (refusal, 404), (page_of_a_proxy, 404)):
-        api = Api(jobs=50)
-        api.ends = dict.fromkeys(range(1, 51), 12.0)
+        api = Api(jobs=50, end=12)
         api.breaks = lambda request, made=(answer, status): made[0](made[1]) if is_list(request) else None
 
         assert all_finished(run(wait_for(api, *range(1, 51))))
 
-    api = Api(jobs=50)
-    api.ends = dict.fromkeys(range(1, 51), 12.0)
+    api = Api(jobs=50, end=12)
     api.job = lambda n: {"id": "?", "status": 7} if n == 9 else Api.job(api, n)  # type: ignore[method-assign]
     assert len(run(wait_for(api, *(n for n in range(1, 51) if n != 9)))) == 49
     assert api.singles == []
@@ -192,8 +191,7 @@ def test_the_smallest_interval_holds_for_all_and_only_while_it_is_asked_for():
 
 def test_triggerers_do_not_march_in_step():
     def pauses() -> list[float]:
-        api = Api(jobs=100)
-        api.ends = dict.fromkeys(range(1, 101), 100.0)
+        api = Api(jobs=100, end=100)
         run(wait_for(api, *range(1, 101)))
         return [moment for moment, _ in api.asked]
 
@@ -207,7 +205,7 @@ def test_deadlines_are_those_of_each_job_and_many_of_them_do_not_make_it_look_al
             assert isinstance(end, GaveUp)
             assert isinstance(end.error, errors.JobTimeoutError)
             assert end.error.job_id == job_id(n)
-            return asyncio.get_running_loop().time() - (20 + n / 100)
+            return moment() - (20 + n / 100)
 
         return await asyncio.gather(*map(late, range(1, 1001)))
 
@@ -223,7 +221,7 @@ def test_deadlines_are_those_of_each_job_and_many_of_them_do_not_make_it_look_al
 def test_a_single_deadline_is_kept_to_half_an_interval():
     async def scenario() -> float:
         await wait_for(Api(jobs=1), 1, seconds=13, interval=4)
-        return asyncio.get_running_loop().time()
+        return moment()
 
     assert 13 <= run(scenario()) <= 15.2
 
@@ -232,9 +230,8 @@ def test_a_single_deadline_is_kept_to_half_an_interval():
 
 
 def test_an_outage_is_waited_out_with_fewer_requests():
-    api = Api(jobs=1000)
-    api.ends = dict.fromkeys(range(1, 1001), 100.0)
-    api.breaks = lambda _: httpx.Response(503) if asyncio.get_running_loop().time() < 400 else None
+    api = Api(jobs=1000, end=100)
+    api.breaks = lambda _: httpx.Response(503) if moment() < 400 else None
 
     assert all(isinstance(end, Finished) for end in run(wait_for(api, *range(1, 1001))))
     # One for each look at the API while it is out, not one for each job.
@@ -247,8 +244,7 @@ def test_the_api_may_ask_for_a_longer_pause_and_nobody_new_breaks_it():
         await asyncio.sleep(1)
         await asyncio.gather(first, wait_for(api, 2, 3, interval=1))
 
-    api = Api(jobs=3)
-    api.ends = ends(50, 50, 50)
+    api = Api(jobs=3, end=50)
     api.breaks = lambda _: None if len(api.asked) > 1 else httpx.Response(429, headers={"retry-after": "60"})
 
     run(scenario(api))
@@ -275,9 +271,8 @@ def test_a_refusal_of_the_account_ends_all_waits_when_it_lasts_and_costs_few_req
 
 @pytest.mark.parametrize("status", [400, 404, 410])
 def test_a_refusal_of_one_job_ends_its_own_wait_alone(status: int):
-    api = Api(jobs=30)
+    api = Api(jobs=30, end=200)
     api.unlisted = set(range(1, 31))
-    api.ends = dict.fromkeys(range(1, 31), 200.0)
     api.breaks = lambda request: refusal(status) if request.url.path.endswith(job_id(2)) else None
 
     ended = run(wait_for(api, *range(1, 31)))
@@ -289,8 +284,7 @@ def test_a_refusal_of_one_job_ends_its_own_wait_alone(status: int):
 
 def test_one_odd_answer_of_the_api_ends_no_wait():
     for status in (400, 401, 402, 403, 404, 409, 418):
-        api = Api(jobs=10)
-        api.ends = dict.fromkeys(range(1, 11), 60.0)
+        api = Api(jobs=10, end=60)
         api.breaks = lambda _, status=status: refusal(status) if 10 < moment() < 40 else None
 
         assert all_finished(run(wait_for(api, *range(1, 11)))), status
@@ -298,8 +292,7 @@ def test_one_odd_answer_of_the_api_ends_no_wait():
 
 def test_pages_of_proxies_are_outwaited_for_as_long_as_the_deadline_allows():
     for status in (302, 401, 403, 404, 418):
-        api = Api(jobs=10)
-        api.ends = dict.fromkeys(range(1, 11), 60.0)
+        api = Api(jobs=10, end=60)
         api.breaks = lambda _, status=status: page_of_a_proxy(status) if moment() < 1500 else None
 
         assert all_finished(run(wait_for(api, *range(1, 11)))), status
@@ -307,26 +300,24 @@ def test_pages_of_proxies_are_outwaited_for_as_long_as_the_deadline_allows():
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [httpx.Response(502), page_of_a_proxy(404), page_of_a_proxy(403), refusal(403), refusal(402)],
-    ids=["502", "404-page", "403-page", "403", "402"],
+    ("answer", "status"),
+    [(page_of_a_proxy, 502), (page_of_a_proxy, 404), (page_of_a_proxy, 403), (refusal, 403), (refusal, 402)],
 )
-def test_when_every_single_look_fails_it_does_not_try_them_all(answer: httpx.Response):
+def test_when_every_single_look_fails_it_does_not_try_them_all(answer: Callable[[int], httpx.Response], status: int):
     api = Api(jobs=1000)
     api.unlisted = set(range(1, 1001))
-    api.breaks = lambda _: httpx.Response(answer.status_code, content=answer.content) if api.singles else None
+    api.breaks = lambda _: answer(status) if api.singles else None
 
     run(wait_for(api, *range(1, 1001), seconds=0))
 
     # A key that is refused may have been replaced: as many as are under way then are sent again.
-    again = CONCURRENT_LOOKS if answer.content == refusal(403).content and answer.status_code == 403 else 0
+    again = CONCURRENT_LOOKS if (answer, status) == (refusal, 403) else 0
     assert CONCURRENT_LOOKS <= len(api.singles) <= 2 * CONCURRENT_LOOKS + again
 
 
 def test_when_a_page_says_404_to_everything_it_does_not_ask_for_each_job_at_each_look():
-    api = Api(jobs=1000)
+    api = Api(jobs=1000, end=60)
     api.breaks = lambda _: page_of_a_proxy(404) if moment() < 300 else None
-    api.ends = dict.fromkeys(range(1, 1001), 60.0)
 
     assert all_finished(run(wait_for(api, *range(1, 1001))))
     looks = api.pages
@@ -334,10 +325,9 @@ def test_when_a_page_says_404_to_everything_it_does_not_ask_for_each_job_at_each
 
 
 def test_what_the_api_says_of_many_jobs_says_nothing_of_others():
-    api = Api(jobs=100)
+    api = Api(jobs=100, end=12)
     api.unlisted = set(range(1, 101))
     gone = {job_id(n) for n in range(1, 101) if n % 10}
-    api.ends = dict.fromkeys(range(1, 101), 12.0)
     api.breaks = lambda request: refusal(404) if request.url.path.rpartition("/")[2] in gone else None
 
     ended = run(wait_for(api, *range(1, 101)))
@@ -364,31 +354,23 @@ def test_a_list_of_summaries_tells_of_jobs_that_render_and_each_is_asked_once_fo
 
 
 def test_summaries_do_not_make_it_walk_to_older_pages():
-    api = Api(jobs=50_000)
-    ours = range(49_001, 50_001)
+    api = Api(jobs=50_000, end=12)
     api.summaries = True
-    api.ends = dict.fromkeys(ours, 12.0)
 
-    assert all_finished(run(wait_for(api, *ours)))
+    assert all_finished(run(wait_for(api, *range(49_001, 50_001))))
     assert api.pages <= 5 * 10
     assert len(api.singles) == 1000
 
 
 def test_a_url_that_comes_late_is_waited_for_and_one_that_never_comes_is_not_for_long():
-    async def scenario(api: Api) -> tuple[list, float]:
-        return await wait_for(api, *range(1, 21)), moment()
-
     for summaries in (False, True):
-        api = Api(jobs=20)
+        api = Api(jobs=20, end=11)
         api.summaries = summaries
-        api.ends, api.url_delay = dict.fromkeys(range(1, 21), 11.0), 15.0
-        ended, _ = run(scenario(api))
-        assert all_finished(ended)
+        api.url_delay = 15.0
+        assert all_finished(run(wait_for(api, *range(1, 21))))
 
-        api = Api(jobs=20)
-        api.summaries = summaries
-        api.ends, api.url_delay = dict.fromkeys(range(1, 21), 11.0), 1e6
-        ended, seconds = run(scenario(api))
+        api.url_delay = 1e6
+        ended, seconds = run(timed(wait_for(api, *range(1, 21))))
         assert kinds(ended) == {Finished}
         assert not any(end.job.video_url for end in ended)
         assert 11 + URL_SECONDS <= seconds <= 11 + URL_SECONDS + 3 * INTERVAL
@@ -403,8 +385,7 @@ def test_a_client_that_cannot_be_made_now_is_made_later(failure: Exception):
         if moment() < 200:
             raise failure
 
-    api = Api(jobs=10)
-    api.ends = dict.fromkeys(range(1, 11), 10.0)
+    api = Api(jobs=10, end=10)
     api.connecting = fail
 
     assert all_finished(run(wait_for(api, *range(1, 11))))
@@ -415,12 +396,9 @@ def test_an_environment_that_will_not_do_ends_the_waits_when_it_lasts():
     def fail() -> None:
         raise errors.InvalidInputError("NO_PROXY")
 
-    async def scenario(api: Api) -> tuple[list, float]:
-        return await wait_for(api, 1, 2), moment()
-
     api = Api(jobs=2)
     api.connecting = fail
-    ended, seconds = run(scenario(api))
+    ended, seconds = run(timed(wait_for(api, 1, 2)))
 
     assert kinds(ended) == {errors.InvalidInputError}
     assert REFUSED_SECONDS <= seconds <= REFUSED_SECONDS + 6 * INTERVAL
@@ -435,20 +413,10 @@ FAILED_LOOK_UPS = [
 
 @pytest.mark.parametrize("failure", FAILED_LOOK_UPS, ids=lambda failure: type(failure).__name__)
 def test_a_look_up_that_fails_is_a_look_that_failed(failure: Exception):
-    async def fail() -> None:
-        if moment() < until:
-            raise failure
-
-    async def scenario(api: Api) -> tuple[list, float, list[str]]:
-        told: list[str] = []
-        log = lambda _, line: told.append(line)  # noqa: E731
-        return [await wait_for_job(poll(1), log, "a", api.look_up, api.connect)], moment(), told
-
     for until in (REFUSED_SECONDS - 15, 1e6):
-        api = Api(jobs=1)
-        api.ends = ends(60)
-        api.looking_up = fail
-        ended, seconds, told = run(scenario(api))
+        api, told = Api(jobs=1, end=60), list[str]()
+        api.looking_up = failing(failure, end=until)
+        ended, seconds = run(timed(wait_for(api, 1, log=lambda _, line, told=told: told.append(line))))
 
         assert seconds >= 60
         assert sum("cannot see it" in line for line in told) == 1
@@ -466,19 +434,13 @@ def test_a_look_up_that_fails_is_a_look_that_failed(failure: Exception):
 
 
 def test_the_deadline_holds_while_look_ups_fail_or_hang():
-    async def fail() -> None:
-        raise errors.CredentialsUnavailableError("no such connection")
-
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    async def scenario(api: Api) -> tuple[list, float]:
-        return await wait_for(api, 1, seconds=20), moment()
-
-    for looking_up, longest in ((fail, 0.1), (hang, LOOK_UP_SECONDS)):
+    for looking_up, longest in ((failing(FAILED_LOOK_UPS[0]), 0.1), (hang, LOOK_UP_SECONDS)):
         api = Api(jobs=1)
         api.looking_up = looking_up
-        ended, seconds = run(scenario(api))
+        ended, seconds = run(timed(wait_for(api, 1, seconds=20)))
         assert kinds(ended) == {errors.JobTimeoutError}
         assert "connection" in str(ended[0].error)
         assert 20 <= seconds <= 20 + longest
@@ -505,8 +467,7 @@ def test_one_look_up_serves_all_who_come_meanwhile_and_none_who_come_later():
         waits.append(asyncio.create_task(wait_for(api, 1)))
         await asyncio.gather(*waits)
 
-    api = Api(jobs=100)
-    api.ends = dict.fromkeys(range(1, 101), 20.0)
+    api = Api(jobs=100, end=20)
     api.looking_up = lambda: asyncio.sleep(2)
     run(scenario(api))
 
@@ -516,11 +477,9 @@ def test_one_look_up_serves_all_who_come_meanwhile_and_none_who_come_later():
 
 def test_connections_are_looked_up_each_for_itself():
     async def scenario(api: Api) -> None:
-        waits = (wait_for_job(poll(1), silent, name, api.look_up, api.connect) for name in "ab")
-        await asyncio.gather(*waits)
+        await asyncio.gather(*(wait_for(api, 1, name=name) for name in "ab"))
 
-    api = Api(jobs=1)
-    api.ends = ends(0)
+    api = Api(jobs=1, end=0)
     run(scenario(api))
 
     assert (len(api.look_ups), len(api.clients), api.open_clients) == (2, 2, 0)
@@ -529,34 +488,25 @@ def test_connections_are_looked_up_each_for_itself():
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("jobs", [3, 10])
 def test_a_key_that_was_replaced_is_looked_up_anew_and_no_look_is_missed(status: int, jobs: int):
-    async def scenario(api: Api, told: list[str]) -> list[Finished | GaveUp]:
-        log = lambda _, line: told.append(line)  # noqa: E731
-        waits = [
-            asyncio.create_task(wait_for_job(poll(n), log, "a", api.look_up, api.connect)) for n in range(1, jobs + 1)
-        ]
+    async def scenario(api: Api) -> list[Finished | GaveUp]:
+        waits = asyncio.create_task(wait_for(api, *range(1, jobs + 1), log=lambda _, line: told.append(line)))
         await asyncio.sleep(12)
         api.keys, api.connection_key = {"afk_2"}, "afk_2"
-        return await asyncio.gather(*waits)
+        return await waits
 
-    api, told = Api(jobs), list[str]()
+    api, told = Api(jobs, end=60), list[str]()
     api.unlisted = set(range(1, 6))
     api.refusal = status
-    api.ends = dict.fromkeys(range(1, jobs + 1), 60.0)
 
-    assert all_finished(run(scenario(api, told)))
+    assert all_finished(run(scenario(api)))
     assert (len(api.look_ups), len(api.clients), api.open_clients) == (2, 2, 0)
     assert not [line for line in told if "cannot see" in line]
 
 
 @pytest.mark.parametrize("failure", FAILED_LOOK_UPS, ids=lambda failure: type(failure).__name__)
 def test_while_a_refused_key_cannot_be_looked_up_the_old_client_goes_on(failure: Exception):
-    async def fail() -> None:
-        if moment() > 12:
-            raise failure
-
-    api = Api(jobs=10)
-    api.ends = dict.fromkeys(range(1, 11), 60.0)
-    api.looking_up = fail
+    api = Api(jobs=10, end=60)
+    api.looking_up = failing(failure, begin=12)
     api.breaks = lambda _: refusal(401) if 12 < moment() < 40 else None
 
     assert all_finished(run(wait_for(api, *range(1, 11))))
@@ -572,8 +522,7 @@ def test_at_each_refusal_the_key_is_looked_up_and_the_same_key_makes_no_other_cl
         api.connection_key = "afk_2"
         return await waits
 
-    api = Api(jobs=1)
-    api.ends = ends(60)
+    api = Api(jobs=1, end=60)
     api.refusal = status
     api.breaks = lambda request: (
         refusal(status) if moment() > 12 and request.headers["x-api-key"] == "afk_1" else None
@@ -616,24 +565,20 @@ def test_a_key_that_is_refused_again_and_again_for_days_makes_nothing_grow():
         assert (len(api.look_ups) > 500, len(api.clients), api.open_clients) == (True, 1 + flip, 0)
 
 
-def wait_in(both: Accounts, n: int) -> asyncio.Task[Finished | GaveUp]:
-    return asyncio.create_task(wait_for_job(poll(n), silent, "a", both.look_up, both.connect))
-
-
 def test_who_comes_follows_the_connection_and_who_is_there_stays_with_the_old_key():
     async def scenario(both: Accounts) -> None:
-        old = [wait_in(both, n) for n in range(1, 11)]
+        old = asyncio.create_task(wait_for(both, *range(1, 11)))
         await asyncio.sleep(12)
         both.now = "afk_b"
-        new = [wait_in(both, n) for n in range(11, 21)]
+        new = asyncio.create_task(wait_for(both, *range(11, 21)))
         async with shared_watcher("a", both.look_up, both.connect) as (settings, shared):
             assert settings.api_key == "afk_b"
             await shared.send(calls.generate_video(VideoRequest(prompt="x"), "key"))
         assert both.open_clients == {"afk_a": 1, "afk_b": 1}
-        assert all_finished(await asyncio.gather(*old))
+        assert all_finished(await old)
         await asyncio.sleep(1)
         assert both.open_clients == {"afk_a": 0, "afk_b": 1}
-        assert all_finished(await asyncio.gather(*new))
+        assert all_finished(await new)
 
     both = Accounts(afk_a=account(range(1, 11), 60), afk_b=account(range(11, 21), 90))
     submits(both.accounts["afk_b"])
@@ -672,10 +617,10 @@ def test_whatever_else_changes_in_the_connection_is_followed_too():
 @pytest.mark.parametrize("jobs", [2, 10])
 def test_a_refusal_in_passing_does_not_drive_jobs_to_an_account_that_never_heard_of_them(jobs: int):
     async def scenario(both: Accounts) -> list[Finished | GaveUp]:
-        old = [wait_in(both, n) for n in range(1, jobs + 1)]
+        old = asyncio.create_task(wait_for(both, *range(1, jobs + 1)))
         await asyncio.sleep(8)
         both.now = "afk_b"
-        return await asyncio.gather(*old)
+        return await old
 
     both = Accounts(afk_a=account(range(1, 11), 120), afk_b=account(range(11, 21), 120))
     both.accounts["afk_a"].breaks = lambda _: refusal(401) if 10 < moment() < 30 else None
@@ -687,15 +632,15 @@ def test_a_refusal_in_passing_does_not_drive_jobs_to_an_account_that_never_heard
 
 
 def test_a_key_that_was_revoked_with_its_account_ends_the_waits_when_that_lasts():
-    async def scenario(both: Accounts) -> tuple[list, float]:
-        old = [wait_in(both, n) for n in range(1, 201)]
+    async def scenario(both: Accounts) -> list[Finished | GaveUp]:
+        old = asyncio.create_task(wait_for(both, *range(1, 201)))
         await asyncio.sleep(8)
         both.now = "afk_b"
         both.accounts["afk_a"].keys = set()
-        return await asyncio.gather(*old), moment()
+        return await old
 
     both = Accounts(afk_a=account(range(1, 201), 1000), afk_b=account(range(201, 301), 1000))
-    ended, seconds = run(scenario(both))
+    ended, seconds = run(timed(scenario(both)))
 
     assert kinds(ended) == {errors.NotFoundError}
     assert {end.error.job_id for end in ended} == {job_id(n) for n in range(1, 201)}
@@ -706,7 +651,7 @@ def test_a_key_that_was_revoked_with_its_account_ends_the_waits_when_that_lasts(
 
 def test_who_comes_when_the_connection_leads_back_submits_to_the_account_it_names():
     async def scenario(both: Accounts) -> None:
-        old = wait_in(both, 1)
+        old = asyncio.create_task(wait_for(both, 1))
         await asyncio.sleep(8)
         both.now = "afk_b"
         async with shared_watcher("a", both.look_up, both.connect):
@@ -717,7 +662,7 @@ def test_who_comes_when_the_connection_leads_back_submits_to_the_account_it_name
             async with shared_watcher("a", both.look_up, both.connect) as (settings, shared):
                 assert settings.api_key == "afk_a"
                 await shared.send(calls.generate_video(VideoRequest(prompt="x"), "key"))
-        assert all_finished([await old])
+        assert all_finished(await old)
 
     both = Accounts(afk_a=account(range(1, 11), 60), afk_b=account(range(11, 21), 60))
     for api in both.accounts.values():
@@ -773,8 +718,7 @@ def test_cancelling_one_disturbs_no_other_and_nothing_is_left_behind():
         assert sum(isinstance(end, asyncio.CancelledError) for end in ended) == 6
         assert sum(isinstance(end, list) for end in ended) == 94
 
-    api = Api(jobs=100)
-    api.ends = dict.fromkeys(range(1, 101), 30.0)
+    api = Api(jobs=100, end=30)
     run(scenario(api))
     assert (len(api.clients), api.open_clients) == (1, 0)
 
@@ -808,8 +752,7 @@ def test_leaving_while_it_looks_up_leaves_nothing_behind_and_disturbs_no_other(o
         assert all_finished(await late)
         assert other is None or all_finished(await other)
 
-    api = Api(jobs=1)
-    api.ends = ends(0)
+    api = Api(jobs=1, end=0)
     api.looking_up = lambda: asyncio.sleep(3)
     run(scenario(api))
     assert len(api.look_ups) == (1 if others else 2)
@@ -839,9 +782,6 @@ def test_leaving_while_a_look_up_hangs_leaves_nothing_behind(hangs_from: float):
 
 @pytest.mark.parametrize("seconds", [0, 1, 4.9])
 def test_leaving_between_two_looks_at_a_failing_look_up_leaves_nothing_behind(seconds: float):
-    async def fail() -> None:
-        raise errors.CredentialsUnavailableError("no such connection")
-
     async def scenario(api: Api) -> None:
         only = asyncio.create_task(wait_for(api, 1))
         await asyncio.sleep(seconds)
@@ -851,7 +791,7 @@ def test_leaving_between_two_looks_at_a_failing_look_up_leaves_nothing_behind(se
         assert not loop().look_ups
 
     api = Api(jobs=1)
-    api.looking_up = fail
+    api.looking_up = failing(FAILED_LOOK_UPS[0])
     run(scenario(api))
     assert api.clients == []
 
@@ -860,9 +800,7 @@ def test_a_client_that_cannot_be_closed_spoils_no_result_and_keeps_no_other_open
     async def fail() -> None:
         raise RuntimeError("the connection is gone")
 
-    api = Api(jobs=1)
-    api.ends = ends(20)
-    api.keys, api.connection_key = {"afk_1"}, "afk_1"
+    api = Api(jobs=1, end=20)
 
     async def scenario() -> list[Finished | GaveUp]:
         waits = asyncio.create_task(wait_for(api, 1))
@@ -876,8 +814,7 @@ def test_a_client_that_cannot_be_closed_spoils_no_result_and_keeps_no_other_open
 
 
 def test_two_may_wait_for_the_same_job():
-    api = Api(jobs=1)
-    api.ends = ends(12)
+    api = Api(jobs=1, end=12)
 
     first, second = run(wait_for(api, 1, 1))
 
@@ -897,31 +834,14 @@ def test_connections_and_event_loops_have_watchers_of_their_own():
     assert not set(run(scenario("a"))) & set(run(scenario("b")))
 
 
-def test_who_comes_after_the_last_one_left_gets_a_new_client():
-    api = Api(jobs=1)
-    api.ends = ends(0)
-
-    async def scenario() -> None:
-        await wait_for(api, 1)
-        await wait_for(api, 1)
-
-    run(scenario())
-    assert (len(api.clients), api.open_clients) == (2, 0)
-
-
-def test_a_watching_task_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch):
+def test_a_watching_task_that_dies_is_replaced():
     async def scenario(api: Api, kill: Callable[[watcher.JobWatcher], None]) -> tuple[list, list[str]]:
         told: list[str] = []
-
-        async def one(n: int) -> Finished | GaveUp:
-            log = lambda _, line: told.append(line)  # noqa: E731
-            return await wait_for_job(poll(n), log, "a", api.look_up, api.connect)
-
-        waits = [asyncio.create_task(one(n)) for n in range(1, 11)]
+        waits = asyncio.create_task(wait_for(api, *range(1, 11), log=lambda _, line: told.append(line)))
         await asyncio.sleep(12)
         (shared,) = loop().watchers.values()
         kill(shared)
-        return await asyncio.gather(*waits), told
+        return await waits, told
 
     def break_it(shared: watcher.JobWatcher) -> None:
         walk = shared._walk
@@ -933,11 +853,10 @@ def test_a_watching_task_that_dies_is_replaced(monkeypatch: pytest.MonkeyPatch):
         shared._walk = once  # type: ignore[method-assign]
 
     for kill, reason in ((lambda shared: shared._watching.cancel(), "cancelled"), (break_it, "ZeroDivisionError")):
-        api = Api(jobs=10)
-        api.ends = dict.fromkeys(range(1, 11), 60.0)
+        api = Api(jobs=10, end=60)
         ended, told = run(scenario(api, kill))
         assert all(isinstance(end, Finished) for end in ended)
-        assert sum(f"{reason}" in line for line in told) == 10
+        assert sum(reason in line for line in told) == 10
         assert (len(api.clients), api.open_clients) == (1, 0)
 
 
@@ -950,14 +869,12 @@ def test_what_is_worth_telling_is_told_once_to_each_in_its_own_context():
 
     async def one(api: Api, n: int) -> None:
         task.set(f"task {n}")
-        log = lambda level, line: told.append((task.get(), level, line))  # noqa: E731
-        await wait_for_job(poll(n), log, "a", api.look_up, api.connect)
+        await wait_for(api, n, log=lambda level, line: told.append((task.get(), level, line)))
 
     async def scenario(api: Api) -> None:
         await asyncio.gather(*(one(api, n) for n in range(1, 6)))
 
-    api = Api(jobs=5)
-    api.ends = dict.fromkeys(range(1, 6), 60.0)
+    api = Api(jobs=5, end=60)
     run(scenario(api))
     assert sorted(told) == [(f"task {n}", logging.DEBUG, f"Job {job_id(n)}: PROCESSING") for n in range(1, 6)]
 
@@ -978,25 +895,13 @@ def test_however_many_have_something_to_log_others_get_a_turn_in_between():
             if not busy:
                 busy.append(asyncio.create_task(others()))
 
-        waits = (wait_for_job(poll(n), log, "a", api.look_up, api.connect) for n in range(1, 1001))
-        await asyncio.gather(*waits)
+        await wait_for(api, *range(1, 1001), log=log)
 
-    api = Api(jobs=1000)
-    api.ends = dict.fromkeys(range(1, 1001), 12.0)
+    api = Api(jobs=1000, end=12)
     # The first look fails, and each of the thousand has to say so.
-    api.breaks = lambda _: httpx.Response(503) if asyncio.get_running_loop().time() < 1 else None
+    api.breaks = lambda _: httpx.Response(503) if moment() < 1 else None
     run(scenario(api))
 
     logged = [len(list(same)) for turn, same in groupby(turns[:1000]) if turn == "log"]
     assert max(logged) <= DECISIONS_AT_ONCE
     assert sum(logged) > 500
-
-
-def test_other_calls_go_through_the_same_client():
-    async def scenario(api: Api) -> None:
-        async with shared_watcher("a", api.look_up, api.connect) as (_, shared):
-            await asyncio.gather(*(shared.send(calls.get_job(job_id(n))) for n in range(1, 51)))
-
-    api = Api(jobs=50)
-    run(scenario(api))
-    assert (len(api.clients), api.open_clients) == (1, 0)
