@@ -354,14 +354,12 @@ class HailuoGenerateBatchOperator(BaseOperator):
         # Airflow 3.0.0 to 3.1.0 may resume another try than the one that waited.
         if not isinstance(event, dict) or event.get("try_number") != ti.try_number:
             return self.execute(context)
-        items: list[Item] | None = None
-        try:
+        known_items = None
+        with suppress(errors.InvalidInputError):
             items = self._items()
-        except errors.InvalidInputError as error:
-            self.log.warning("The requests cannot be read any more: %s", error)
-        if items is None or fingerprint(pack(items)) != event["items"]:
-            items = None  # they render to something else by now: then nothing is said of them
-        return self._finish(context, self._state(context), outcomes_from_event(event), items)
+            if fingerprint(pack(items)) == event["items"]:
+                known_items = items  # of what they do not render to any more, nothing is said
+        return self._finish(context, self._state(context), outcomes_from_event(event), known_items)
 
     def _state(self, context: Context) -> TaskState[BatchState]:
         """Return where to write down what the task begins, if a key alone does not do.
@@ -458,7 +456,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         if not (to_upload := _to_upload(items)):
             return replace(begun, uploads=[*begun.uploads, uploads]) if uploads else begun, {}
         with hook.get_conn() as client:
-            for place, ended in _upload_all(client, to_upload, self.image_conn_id):
+            for place, ended in _upload_all(client, to_upload, self.image_conn_id).items():
                 if isinstance(ended, tuple) and contents.setdefault(place, ended[0]) == ended[0]:
                     uploads[place] = ended[1]
                 elif place in contents:
@@ -488,7 +486,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
             if (destination := self._destination()) is not None:
                 self._store(ti, destination, results, allow_local=settings.is_local)
                 manifest = self._write_manifest(ti, destination, results)
-        summary: dict[str, Any] = {**summarize(results)}
+        summary = summarize(results)
         told = ", ".join(f"{number} {name}" for name, number in summary.items())
         self.log.info("Batch: %s", told)
         if manifest:
@@ -502,7 +500,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         for result in [result for result in results if result.error][:MAX_ERRORS_TOLD]:
             self.log.warning("Item %d: %s", result.index, result.error)
         if missing:
-            conn_id = self.hailuo_conn_id
+            conn_id = hook.hailuo_conn_id
             raise failure(results, missing, told, manifest, conn_id=conn_id, tries_left=tries_left, kept=kept)
         with self._explained(ti, hook, going_on=bool(jobs), kept=kept, jobs=jobs):
             outlets = () if is_nested(self, ti) else self.outlets
@@ -535,12 +533,10 @@ class HailuoGenerateBatchOperator(BaseOperator):
                 return dict(zip(final, ends, strict=True))
 
         ends = asyncio.run(fetch()) if final else {}
-        results = []
-        for index, outcome in enumerate(outcomes):
-            item = items[index] if items else None
-            fields = item if isinstance(item, Mapping) else None
-            results.append(_result(index, fields, outcome, ends.get(outcome.job_id or "")))
-        return results
+        return [
+            _result(index, items[index] if items else None, outcome, ends.get(outcome.job_id or ""))
+            for index, outcome in enumerate(outcomes)
+        ]
 
     def _store(self, ti: Any, destination: Destination, results: Sequence[ItemResult], *, allow_local: bool) -> None:
         """Store the videos that are there; what cannot be stored gets an error."""
@@ -658,26 +654,24 @@ def _to_upload(items: Iterable[Item]) -> dict[str, str]:
 
 def _upload_all(
     client: Client, to_upload: Mapping[str, str], conn_id: str | None
-) -> list[tuple[str, tuple[str, str] | errors.ApiframeError]]:
-    """Upload pictures, a few at a time; return where each lies with what `pictures.upload` returned or raised."""
+) -> dict[str, tuple[str, str] | errors.ApiframeError]:
+    """Upload pictures, a few at a time; return, by where they lie, what `pictures.upload` returned or raised."""
 
-    def upload(place: str, name: str) -> tuple[str, tuple[str, str] | errors.ApiframeError]:
+    def upload(place: str) -> tuple[str, str] | errors.ApiframeError:
         try:
-            return place, pictures.upload(client, name, place, conn_id)
+            return pictures.upload(client, to_upload[place], place, conn_id)
         except errors.ApiframeError as error:
-            return place, error
+            return error
 
     # In a thread no connection can be looked up: the first of each storage is uploaded here.
     firsts = {urlsplit(place)[:1] + urlsplit(place).netloc.rpartition("@")[:1]: place for place in to_upload}.values()
-    done = [upload(place, to_upload[place]) for place in firsts]
-    rest = [place for place in to_upload if place not in firsts]
+    done = {place: upload(place) for place in firsts}
+    rest = [place for place in to_upload if place not in done]
     with ThreadPoolExecutor(CONCURRENT_FILES) as pool:
-        return [*done, *pool.map(lambda place: upload(place, to_upload[place]), rest)]
+        return {**done, **dict(zip(rest, pool.map(upload, rest), strict=True))}
 
 
-def _result(
-    index: int, item: Mapping[str, Any] | None, outcome: Outcome, end: Finished | GaveUp | None
-) -> ItemResult:
+def _result(index: int, item: Item | None, outcome: Outcome, end: Finished | GaveUp | None) -> ItemResult:
     job = end.job if isinstance(end, Finished) else None
     error = end.error if isinstance(end, GaveUp) else outcome.error
     if job is not None:
@@ -685,7 +679,7 @@ def _result(
             video_url(job)
         except errors.JobError as dead:
             error = dead
-    return ItemResult(index, item, outcome.job_id, job, error)
+    return ItemResult(index, item if isinstance(item, Mapping) else None, outcome.job_id, job, error)
 
 
 def _manifest_name(ti: Any) -> str:

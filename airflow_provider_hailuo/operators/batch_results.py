@@ -81,7 +81,7 @@ class ItemResult:
         self.error.job_id = self.job_id
 
 
-def summarize(results: Sequence[ItemResult]) -> dict[str, int | float]:
+def summarize(results: Sequence[ItemResult]) -> dict[str, Any]:
     """Return the numbers of the XCom `summary`.
 
     :param results: of all items.

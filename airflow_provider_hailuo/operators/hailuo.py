@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
-from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
@@ -294,22 +293,21 @@ class HailuoGenerateOperator(BaseOperator):
         :raises HailuoException: for everything else.
         """
         ti = context["ti"]
+        # `START_ON_WORKER` is of no try. Airflow 3.0.0 to 3.1.0 may resume another try than the one that waited, and
         # `airflow tasks test` of a run that a trigger has ended resumes without an event.
-        if not isinstance(event, dict) or event.get("start_on_worker") or _is_of_another_try(event, ti):
+        if not isinstance(event, dict) or event.get("try_number") != ti.try_number:
             return self._execute(context, previous=xcoms.pull_previous(ti))
         submissions = self._submission_store(context)
         with self._explained(ti, submissions, unknown=not submissions.has_store):
-            if not {"job_id", "error"} <= event.keys():
-                raise errors.UnreadableAnswerError(f"The task was resumed by {errors.excerpt(repr(event))}")
             submission = self._submission_of_event(ti, submissions, event)
             # Not through defer(kwargs=...): dag.test() of Airflow 3.3 drops them.
             seen = ti.xcom_pull(task_ids=self.task_id, key=xcoms.JOB, map_indexes=ti.map_index)
             if not isinstance(seen, dict) or seen.get("id") != submission.job_id:
                 seen = None
             if event.get("hint") and seen is None:
-                if (job := self._try_final_job(submission)) is not None:
+                if (job := self._final_job(submission, cleared=False)) is not None:
                     return self._finish(context, submissions, submission, job)
-                self._wait(ti, submission, float(event.get("deadline") or self._deadline(ti)), end_from_trigger=False)
+                self._wait(ti, submission, float(event.get("deadline") or self._deadline(ti)))
             if seen is not None:
                 ti.xcom_push(key=xcoms.CREDIT_COST, value=seen["credits"])
             raise_unless_finished(event)
@@ -332,7 +330,7 @@ class HailuoGenerateOperator(BaseOperator):
         ti = context["ti"]
         nested = is_nested(self, ti)
         submissions = self._submission_store(context)
-        visits = self._worker_visits_of_this_try(ti)
+        ends_in_trigger = self._ends_in_trigger(ti)
         # What a trigger began, the store does not tell, and perhaps its XComs do not either.
         unknown = not submissions.has_store or (previous is not None and xcoms.JOB_ID not in previous)
         with self._explained(ti, submissions, unknown=unknown):
@@ -347,37 +345,38 @@ class HailuoGenerateOperator(BaseOperator):
                 job = HailuoHook(submission.conn_id).wait_with(poll, self.log.log)
             if job is not None:
                 return self._finish(context, submissions, submission, job)
-        if submission.ends_in_trigger is not (visits < MAX_WORKER_VISITS):
-            submissions.update(replace(submission, ends_in_trigger=visits < MAX_WORKER_VISITS))
-        self._wait(ti, submission, poll.deadline, end_from_trigger=visits < MAX_WORKER_VISITS)
+        if ends_in_trigger:
+            submission = replace(submission, ends_in_trigger=True)
+            submissions.update(submission)
+        self._wait(ti, submission, poll.deadline)
 
-    def _wait(self, ti: Any, submission: Submission, deadline: float, *, end_from_trigger: bool) -> NoReturn:
+    def _wait(self, ti: Any, submission: Submission, deadline: float) -> NoReturn:
         """Wait in the triggerer, until `deadline` (seconds since the epoch)."""
         announced = webhooks.RECEIVER in submission.uploads
+        interval = max(self.poll_interval, webhooks.FALLBACK_POLL_SECONDS) if announced else self.poll_interval
         self.defer(
             trigger=HailuoJobTrigger(
                 job_id=str(submission.job_id),
                 hailuo_conn_id=submission.conn_id,
-                poll_interval=max(self.poll_interval, webhooks.FALLBACK_POLL_SECONDS)
-                if announced
-                else self.poll_interval,
+                poll_interval=interval,
                 deadline=deadline,
                 request=xcoms.request_facts(submission.body),
-                end_from_trigger=end_from_trigger,
+                end_from_trigger=submission.ends_in_trigger,
                 try_number=ti.try_number,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(0.0, deadline - time.time()) + DEFER_TIMEOUT_MARGIN_SECONDS),
         )
 
-    def _worker_visits_of_this_try(self, ti: Any) -> int:
+    def _ends_in_trigger(self, ti: Any) -> bool:
+        """Tell whether a trigger ends this try; log what stands in the way of as few visits as were wanted."""
         # Mapped tasks are not seen as such before they run: Airflow starts them on a worker by itself.
         visits, blocker = self._before_rendering or self._effective_worker_visits()
         if visits == 0:
             visits, blocker = 1, "mapping" if map_index(ti) >= 0 else None
         if blocker is not None:
             self.log.info("worker_visits=%d cannot be had with %s: it is %d", self.worker_visits, blocker, visits)
-        return visits
+        return visits < MAX_WORKER_VISITS
 
     def _submission_store(self, context: Context) -> SubmissionStore:
         # Each upload of a picture has a URL of its own, and so a body that the API takes for another request.
@@ -416,10 +415,10 @@ class HailuoGenerateOperator(BaseOperator):
             # Of the first try perhaps a trigger has sent the request already: under this key.
             begun_by_trigger = previous is not None and ti.try_number <= 1 and not submissions.is_earlier
             salt = str(ti.id) if begun_by_trigger else uuid4().hex
-        first = submission.nth if submission else 1
-        for n in count(first):
-            new = False
-            try:
+        n = first = submission.nth if submission else 1
+        while True:
+            new = running = False
+            if submission is None or submission.job_id is None:
                 with HailuoHook(submission.conn_id if submission else self._conn_id).get_conn() as client:
                     if submission is None:
                         submission = self._new_submission(ti, submissions, client, n, salt)
@@ -427,33 +426,29 @@ class HailuoGenerateOperator(BaseOperator):
                             xcoms.delete_job_id(ti)
                         # Under a key that nothing else can have it is of this try, even if it is dead at once.
                         new = salt is not None and submission.own_key is None
-                    submission, job = self._send(client, ti, submissions, submission)
-            except errors.CredentialsUnavailableError as error:
-                if submission is None or submission.job_id is None:
-                    raise
-                # What is known is waited for, and whoever waits looks the connection up again.
-                self.log.warning("Job %s: cannot see it: %s", submission.job_id, error)
-                ti.xcom_push(key=xcoms.JOB_ID, value=submission.job_id)
-                return submission, None
+                    submission, running = self._send(client, ti, submissions, submission)
+            else:
+                self._record_job(ti, submissions, submission)
+            job = None if running else self._final_job(submission, cleared=submissions.cleared)
             if job is None or not _is_dead(job) or new or n == first + MAX_DEAD_JOBS - 1:
                 return submission, job
             self.log.info("Job %s: ended without a video: another one is submitted", job.id)
             submission = submissions.current = None
-        raise AssertionError  # counting never ends
+            n += 1
 
     def _resumable_submission(
         self, ti: Any, submissions: SubmissionStore, previous: Mapping[str, Any]
     ) -> Submission | None:
         """Return what the task has begun in an earlier try, if it is to go on with that."""
         begun = submissions.load()
-        body, own_key, invalid = None, None, None
+        body, own_key, invalid = dict[str, Any](), None, None
         try:
             request, own_key = self._current_request()
             body = request.to_wire()
         except (errors.InvalidInputError, errors.FileError) as error:
             invalid = error
         if begun is None and submissions.has_store and xcoms.JOB_ID in previous:
-            begun = self._submission_by_trigger(ti, previous[xcoms.JOB_ID], body or {}, own_key)
+            begun = self._submission_by_trigger(ti, previous[xcoms.JOB_ID], body, own_key)
             submissions.update(begun)  # only this try can tell
         if begun is None:
             if invalid is not None:
@@ -462,20 +457,16 @@ class HailuoGenerateOperator(BaseOperator):
         if not begun.delivered and xcoms.was_delivered(ti, previous, by_trigger=begun.ends_in_trigger):
             begun = replace(begun, delivered=True)
             submissions.update(begun)  # only this try can tell
-        if invalid is not None and begun.max_tries != ti.max_tries:
+        submissions.cleared = begun.max_tries != ti.max_tries
+        if invalid is not None and submissions.cleared:
             submissions.current = None if begun.delivered else begun
             raise invalid
-        submissions.cleared = begun.max_tries != ti.max_tries
         goes_on, note = decide_resume(
-            begun,
-            max_tries=ti.max_tries,
-            body=body,
-            own_key=own_key if invalid is None else begun.own_key,
-            conn_id=self._conn_id,
+            begun, max_tries=ti.max_tries, body=body, own_key=own_key, conn_id=self._conn_id
         )
         self.log.info(note)
-        goes_on_here = replace(begun, max_tries=ti.max_tries, ends_in_trigger=False)
-        submissions.current = goes_on_here if goes_on else None
+        here = replace(begun, max_tries=ti.max_tries, ends_in_trigger=False)
+        submissions.current = here if goes_on else None
         return submissions.current
 
     def _submission_by_trigger(
@@ -486,8 +477,8 @@ class HailuoGenerateOperator(BaseOperator):
         What the API tells of its request is taken from there; of the rest it is believed that it has not changed.
         """
         job = None
-        with suppress(errors.ApiframeError), HailuoHook(self._conn_id).get_conn() as client:
-            job = client.send(calls.get_job(job_id))
+        with suppress(errors.ApiframeError):
+            job = HailuoHook(self._conn_id).get_job(job_id)
         told = {**(job.input or {}), "model": job.model} if job else {}
         known = {name: told[name] for name in ("prompt", "model", "hailuoParams") if told.get(name) is not None}
         cleared = ti.try_number > 1 and ti.max_tries != (self.retries or 0)
@@ -526,54 +517,41 @@ class HailuoGenerateOperator(BaseOperator):
 
     def _send(
         self, client: Client, ti: Any, submissions: SubmissionStore, submission: Submission
-    ) -> tuple[Submission, Job | None]:
-        """Send what was not answered yet; return the submission with its job's id, and the job if it is final."""
-        status = None
-        if submission.job_id is None:
-            try:
-                answer = client.send(calls.generate_video(submission.wire_body, submission.key))
-            except errors.ApiframeError as error:
-                if isinstance(error, errors.ConflictError):
-                    idempotency.add_key_to_message(error, submission.key, submission.body["prompt"])
-                if not (error.in_doubt or submissions.in_doubt):
-                    submissions.discard()
-                raise
-            submission, status = replace(submission, job_id=answer.job_id), answer.status
-            metrics.count(metrics.SUBMITTED, self._tags(ti, submission))
-            self.log.info(
-                "Job %s: submitted, %s; idempotency key %s",
-                answer.job_id,
-                errors.excerpt(status or "status untold"),
-                submission.key,
-            )
+    ) -> tuple[Submission, bool]:
+        """Send a submission; return it with its job's id, and whether that job is known to run."""
+        try:
+            answer = client.send(calls.generate_video(submission.wire_body, submission.key))
+        except errors.ApiframeError as error:
+            if isinstance(error, errors.ConflictError):
+                idempotency.add_key_to_message(error, submission.key, submission.body["prompt"])
+            if not (error.in_doubt or submissions.in_doubt):
+                submissions.discard()
+            raise
+        submission = replace(submission, job_id=answer.job_id)
+        metrics.count(metrics.SUBMITTED, self._tags(ti, submission))
+        status = errors.excerpt(answer.status or "status untold")
+        self.log.info("Job %s: submitted, %s; idempotency key %s", answer.job_id, status, submission.key)
+        self._record_job(ti, submissions, submission)
+        return submission, answer.status is not None and answer.status not in FINAL_STATUSES
+
+    def _record_job(self, ti: Any, submissions: SubmissionStore, submission: Submission) -> None:
         submissions.update(submission)
         ti.xcom_push(key=xcoms.JOB_ID, value=submission.job_id)
-        if status is not None and status not in FINAL_STATUSES:
-            return submission, None
-        return submission, self._final_job(client, str(submission.job_id), cleared=submissions.cleared)
 
-    def _final_job(self, client: Client, job_id: str, *, cleared: bool) -> Job | None:
-        """Return the job if it is final; what cannot be seen just now is waited for.
+    def _final_job(self, submission: Submission, *, cleared: bool) -> Job | None:
+        """Return the job of a submission if it is final; what cannot be seen just now is waited for.
 
         That a video is purged is believed at once of a task that was `cleared`: then another one is wanted.
         """
         try:
-            job = client.send(calls.get_job(job_id))
+            job = HailuoHook(submission.conn_id).get_job(str(submission.job_id))
         except errors.ApiframeError as error:
-            self.log.warning("Job %s: cannot see it: %s", job_id, error.without_job())
+            # Whoever waits looks again, and looks up the connection.
+            self.log.warning("Job %s: cannot see it: %s", submission.job_id, error.without_job())
             return None
         if not job.is_final or (job.status == JobStatus.COMPLETED and job.expired and not cleared):
             return None
         return None if job.lacks_url else job
-
-    def _try_final_job(self, submission: Submission) -> Job | None:
-        """Return the job of a submission if it is final, as far as can be seen just now."""
-        try:
-            with HailuoHook(submission.conn_id).get_conn() as client:
-                return self._final_job(client, str(submission.job_id), cleared=False)
-        except errors.CredentialsUnavailableError as error:
-            self.log.warning("Job %s: cannot see it: %s", submission.job_id, error)
-            return None
 
     def _submission_of_event(self, ti: Any, submissions: SubmissionStore, event: Mapping[str, Any]) -> Submission:
         """Return the submission that `event` is about; what a trigger has made is written down for a later try."""
@@ -673,11 +651,6 @@ class HailuoGenerateOperator(BaseOperator):
             )
             # The cause is told in full, and its traceback would bury it.
             raise explained(error, situation) from None
-
-
-def _is_of_another_try(event: Mapping[str, Any], ti: Any) -> bool:
-    """Tell whether `event` resumes another try than it was meant for: Airflow 3.0.0 to 3.1.0 do that."""
-    return bool(event.get("try_number")) and event["try_number"] != ti.try_number
 
 
 def _is_dead(job: Job) -> bool:

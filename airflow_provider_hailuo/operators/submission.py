@@ -79,7 +79,7 @@ def _video(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decide_resume(
-    begun: Submission, *, max_tries: int, body: Mapping[str, Any] | None, own_key: str | None, conn_id: str
+    begun: Submission, *, max_tries: int, body: Mapping[str, Any], own_key: str | None, conn_id: str
 ) -> tuple[bool, str]:
     """Decide whether a task goes on with what it has begun, or begins anew.
 
@@ -88,7 +88,7 @@ def decide_resume(
 
     :param begun: what the task has begun.
     :param max_tries: Airflow's `max_tries` of the task instance now.
-    :param body: what the task would send now; None if that cannot be said.
+    :param body: what the task would send now; an empty one if that cannot be said.
     :param own_key: the `idempotency_key` of the task now.
     :param conn_id: its connection now; it goes on with the one that it has begun with.
     :return: whether it goes on, and what the log says of it.
@@ -97,14 +97,14 @@ def decide_resume(
     where = f" and the connection {begun.conn_id!r}" if conn_id != begun.conn_id else ""
     if begun.max_tries == max_tries:
         note = ""
-        if body is None:
+        if not body:
             note = ", whatever its parameters would be by now"
         elif body != begun.body or own_key != begun.own_key:
             note = "; its parameters render to something else by now, which changes nothing"
         return True, f"This try goes on with {named}{where}{note}"
     if begun.delivered:
         return False, f"The task was cleared after it had delivered {named}: a new video is submitted"
-    if (body is not None and not same_video(begun.body, body)) or own_key != begun.own_key:
+    if not same_video(begun.body, body) or own_key != begun.own_key:
         return False, f"The task was cleared with another request than that of {named}: a new video is submitted"
     paid = ", and pays no second time" if begun.job_id else ", under the same key"
     return True, f"The task was cleared before it had delivered {named}: it goes on with that{where}{paid}"
@@ -114,7 +114,7 @@ class SubmissionStore:
     """The submission of one task instance, in Airflow's task state store as far as there is one (Airflow 3.3).
 
     `current` is what this try goes on with, None while that is nothing; `is_earlier` tells whether an earlier try has
-    begun it, and `cleared` whether the task was cleared since.
+    begun it, `cleared` whether the task was cleared since, and `has_store` whether there is a store.
 
     :param context: the context of the running task.
     :param nested: whether the task runs inside another one: it has no store then.
@@ -125,17 +125,13 @@ class SubmissionStore:
     def __init__(self, context: Context, *, nested: bool, needed: bool) -> None:
         store = state_store(context, nested=nested, needed=lambda: needed)
         self._state = TaskState(store, STATE_KEY, Submission)
+        self.has_store = self._state.is_kept
         self.current: Submission | None = None
         self.is_earlier = False
         self.cleared = False
         self._previous: Submission | None = None
         self._is_new = False
         self._is_lost = False
-
-    @property
-    def has_store(self) -> bool:
-        """Whether there is a store."""
-        return self._state.is_kept
 
     @property
     def is_saved(self) -> bool:

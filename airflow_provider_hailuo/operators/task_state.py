@@ -38,17 +38,15 @@ class TaskState(Generic[T]):
     :param key: the key of the value.
     :param kind: its dataclass, which raises TypeError or AttributeError for what it cannot be made of. Fields that it
         does not know, of a newer version, are ignored.
+
+    Attribute `is_kept`: whether there is a store.
     """
 
     def __init__(self, store: Any, key: str, kind: type[T]) -> None:
         self._store = store
+        self.is_kept = store is not None
         self._key = key
         self._kind = kind
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether there is a store."""
-        return self._store is not None
 
     def load(self) -> T | None:
         """Return the value.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from airflow_provider_hailuo.operators import worker_visits
 from tests.unit.operators.fakes import Airflow, Store, World, install, let_delete
 
 
@@ -28,6 +29,13 @@ def storeless(world: World, monkeypatch: pytest.MonkeyPatch) -> Airflow:
     airflow = Airflow(world, None)
     let_delete(monkeypatch, airflow)
     return airflow
+
+
+@pytest.fixture
+def airflow_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a trigger do all that it may, as Airflow 3.3 does, and nobody listen."""
+    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
+    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
 
 
 @pytest.fixture

@@ -154,15 +154,14 @@ def refuse(status: int, said: str = "so it is") -> Callable[[], httpx.Response]:
 
 
 class TaskInstance:
-    """What a worker hands to a task, as far as the operator looks at it."""
+    """What a worker hands to a task, as far as the operators look at it; `facts` that differ from these."""
 
-    def __init__(self, airflow: Airflow, task: object, to_clear: list[str]) -> None:
-        self.dag_id, self.run_id, self.task_id, self.map_index = "dag", "run", "video", airflow.map_index
-        self.try_number, self.max_tries, self.task = airflow.try_number, airflow.max_tries, task
-        self.id = f"id of try {airflow.try_number}"
-        self.start_date = datetime.fromtimestamp(airflow.world.now, timezone.utc)
-        self.xcoms = airflow.xcoms
-        self._ti_context_from_server = SimpleNamespace(xcom_keys_to_clear=to_clear)
+    def __init__(self, **facts: object) -> None:
+        self.dag_id, self.run_id, self.task_id, self.map_index = "dag", "run", "video", -1
+        self.try_number, self.max_tries = 1, 0
+        self.start_date = datetime.now(timezone.utc)
+        self.xcoms: dict[str, Any] = {}
+        self.__dict__.update(facts)
 
     def xcom_push(self, key: str, value: object) -> None:
         self.xcoms[key] = json.loads(json.dumps(value))
@@ -173,22 +172,23 @@ class TaskInstance:
 
 
 class Airflow:
-    """Runs one task instance, try by try, on a worker that has a task state store, if any."""
+    """Runs one task instance, try by try, on a worker that has a task state store, if any; in no world it is now."""
 
-    def __init__(self, world: World, store: Store | None, *, retries: int = 3) -> None:
+    def __init__(self, world: World | None, store: Store | None, *, retries: int = 3, map_index: int = -1) -> None:
         self.world, self.store = world, store
         self.retries = self.max_tries = retries
-        self.try_number, self.map_index = 0, -1
+        self.try_number, self.map_index = 0, map_index
         self.xcoms: dict[str, Any] = {}
+        self.outlet_events: dict[Any, Any] | None = None
 
-    def run(self, task: HailuoGenerateOperator, *, inside: object = None) -> Any:
-        """Make the next try; return the URL, or the deferral."""
+    def run(self, task: Any, *, inside: object = None) -> Any:
+        """Make the next try; return what the task returns, or the deferral."""
         self.try_number += 1
         to_clear = sorted(self.xcoms)
         self.xcoms.clear()
         return self._visit(inside or task, to_clear, task.execute)
 
-    def resume(self, task: HailuoGenerateOperator, event: object, *, next_try: bool = False) -> Any:
+    def resume(self, task: Any, event: object, *, next_try: bool = False) -> Any:
         """Resume the try that waits, or that follows without a visit before, as after a trigger that began it."""
         self.try_number += next_try
         return self._visit(task, [], lambda context: task.execute_complete(context, event=event))
@@ -196,10 +196,14 @@ class Airflow:
     def clear(self) -> None:
         self.max_tries = self.try_number + self.retries
 
-    def _visit(self, of: object, to_clear: list[str], call: Callable[[Any], str]) -> Any:
-        context: dict[str, Any] = {"ti": TaskInstance(self, of, to_clear)}
-        if self.store is not None:
-            context["task_state_store"] = self.store
+    def _visit(self, of: object, to_clear: list[str], call: Callable[[Any], Any]) -> Any:
+        facts = {name: getattr(self, name) for name in ("try_number", "max_tries", "map_index", "xcoms")}
+        ti = TaskInstance(task=of, id=f"id of try {self.try_number}", **facts)
+        ti._ti_context_from_server = SimpleNamespace(xcom_keys_to_clear=to_clear)
+        if self.world is not None:
+            ti.start_date = datetime.fromtimestamp(self.world.now, timezone.utc)
+        more = {"task_state_store": self.store, "outlet_events": self.outlet_events}
+        context = {"ti": ti, **{name: value for name, value in more.items() if value is not None}}
         try:
             self.xcoms["return_value"] = call(context)
         except TaskDeferred as deferral:

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -16,25 +16,7 @@ from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.triggers import hailuo as triggers
 from airflow_provider_hailuo.triggers.hailuo import DEFER_TIMEOUT_MARGIN_SECONDS, HailuoJobTrigger
-from tests.unit.operators.fakes import make_dag
-
-
-class TaskInstance:
-    """What a worker hands to a task, as far as the operator looks at it, on an Airflow without task state store."""
-
-    def __init__(self, **differences: object) -> None:
-        self.dag_id, self.run_id, self.task_id, self.map_index = "dag", "run", "video", -1
-        self.try_number, self.max_tries = 1, 0
-        self.start_date = datetime.now(timezone.utc)
-        self.xcoms: dict[str, object] = {}
-        self.__dict__.update(differences)
-
-    def xcom_push(self, key: str, value: object) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> object:
-        assert (task_ids, map_indexes) == ("video", self.map_index)
-        return self.xcoms.get(key)
+from tests.unit.operators.fakes import TaskInstance, make_dag
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def submission_store(store: Store | None, *, nested: bool = False) -> Submission
         (BEGUN, {"body": {**BODY, "prompt": "a sunset"}}, True, "job_1; its parameters render to something else"),
         (BEGUN, {"body": {**BODY, "webhookUrl": "https://x.example"}}, True, "render to something else"),
         (BEGUN, {"own_key": "mine"}, True, "render to something else"),
-        (BEGUN, {"body": None}, True, "job_1, whatever its parameters would be by now"),
+        (BEGUN, {"body": {}}, True, "job_1, whatever its parameters would be by now"),
         (DELIVERED, {}, True, "goes on with job job_1"),
         (BEGUN, {"max_tries": 7}, True, "cleared before it had delivered job job_1: it goes on with that"),
         (DELIVERED, {"max_tries": 7}, False, "cleared after it had delivered job job_1: a new video"),
