@@ -8,13 +8,10 @@ import pytest
 from airflow_provider_hailuo.apiframe import errors
 
 
-def test_an_error_tells_status_request_and_job():
+def test_an_error_tells_status_request_and_job_as_far_as_they_are_known():
     error = errors.ServerError("no available capacity", status=503, request_id="req_1", job_id="job-1")
 
     assert str(error) == "no available capacity (HTTP 503, request req_1, job job-1)"
-
-
-def test_an_error_without_facts_is_its_message():
     assert str(errors.NetworkError("connection refused")) == "connection refused"
 
 
