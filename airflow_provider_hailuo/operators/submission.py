@@ -62,17 +62,8 @@ class Submission:
         return self.uploads.get(value, value) if isinstance(value, str) else value
 
 
-def same_video(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two requests ask for the same video, wherever it is announced.
-
-    :param one: the JSON body of one; an empty one asks for any video.
-    :param other: that of the other.
-    :return: whether they do.
-    """
-    return not (one and other) or _video(one) == _video(other)
-
-
 def _video(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request asks for, wherever it is announced."""
     params = {"prompt_optimizer": True, **(body.get("hailuoParams") or {})}
     facts = request_facts(body)
     return {**params, **facts, "prompt": str(facts["prompt"]).strip()}
@@ -88,7 +79,7 @@ def decide_resume(
 
     :param begun: what the task has begun.
     :param max_tries: Airflow's `max_tries` of the task instance now.
-    :param body: what the task would send now; an empty one if that cannot be said.
+    :param body: what the task would send now; an empty one, which any video fits, if that cannot be said.
     :param own_key: the `idempotency_key` of the task now.
     :param conn_id: its connection now; it goes on with the one that it has begun with.
     :return: whether it goes on, and what the log says of it.
@@ -104,7 +95,8 @@ def decide_resume(
         return True, f"This try goes on with {named}{where}{note}"
     if begun.delivered:
         return False, f"The task was cleared after it had delivered {named}: a new video is submitted"
-    if not same_video(begun.body, body) or own_key != begun.own_key:
+    is_another = begun.body and body and _video(body) != _video(begun.body)
+    if is_another or own_key != begun.own_key:
         return False, f"The task was cleared with another request than that of {named}: a new video is submitted"
     paid = ", and pays no second time" if begun.job_id else ", under the same key"
     return True, f"The task was cleared before it had delivered {named}: it goes on with that{where}{paid}"

@@ -64,6 +64,9 @@ class Store:
         self.on_set()
         self.kept.pop(key, None)
 
+    def go_away(self) -> None:
+        self.on_set = away
+
     @property
     def submission(self) -> dict[str, Any] | None:
         return json.loads(self.kept[STATE_KEY]) if STATE_KEY in self.kept else None
@@ -74,14 +77,14 @@ def away() -> None:
 
 
 class World:
-    """An API whose jobs take 20 s, and connections to accounts of it.
+    """An API whose jobs take `takes` seconds, and connections to accounts of it.
 
     `before_post` and `after_post` happen when a submission arrives and when it was carried out; what they return is
     the answer. `outcomes` are those of the next jobs, COMPLETED each when there are none.
     """
 
     def __init__(self) -> None:
-        self.now = EPOCH
+        self.now, self.takes = EPOCH, 20
         self.connections = {"hailuo_default": "afk_1", "other": "afk_2"}
         self.posts: list[tuple[str, dict[str, Any]]] = []
         self.looks: list[tuple[str, str]] = []
@@ -120,7 +123,12 @@ class World:
             return httpx.Response(409, json={"error": "Idempotency key was used for another request"})
         if job_id not in self.jobs:
             outcome = self.outcomes.pop(0) if self.outcomes else {"status": "COMPLETED"}
-            self.jobs[job_id] = {"account": account, "ends": self.now + 20, "outcome": outcome, "body": body}
+            self.jobs[job_id] = {
+                "account": account,
+                "ends": self.now + self.takes,
+                "outcome": outcome,
+                "body": body,
+            }
         status = self._seen(job_id)["status"]
         return self.after_post() or httpx.Response(202, json={"jobId": job_id, "status": status})
 
