@@ -44,7 +44,8 @@ def test_the_key_is_the_same_in_each_process_even_of_a_set_of_events():
 def test_whatever_differs_gives_another_key():
     identities = [(*IDENTITY[:n], f"{IDENTITY[n]}'", *IDENTITY[n + 1 :]) for n in range(len(IDENTITY))]
     keys = [derive_key("dag/task", identity, REQUEST) for identity in (IDENTITY, *identities)]
-    keys += [derive_key("dag/task", IDENTITY, REQUEST.model_copy(update={"duration": n})) for n in (6, 10)]
+    changes = [{"duration": 6}, {"duration": 10}, {"prompt": "x"}]
+    keys += [derive_key("dag/task", IDENTITY, REQUEST.model_copy(update=change)) for change in changes]
 
     assert len(set(keys)) == len(keys)
 
