@@ -48,14 +48,15 @@ def check_budget(requests: Sequence[VideoRequest], max_credits: float, balance: 
     :raises InvalidInputError: they cost more than the cap, or the price of one is not known.
     :raises InsufficientCreditsError: they cost more than the account has.
     """
-    prices = [price(request) for request in requests]
-    for request, cost in zip(requests, prices, strict=True):
+    total = 0
+    for request in requests:
+        cost = price(request)
         if cost is None:
             problem = f"no price is known of {request.model}: leave max_credits out, or take another model"
             raise InvalidInputError.of(("max_credits", max_credits, problem))
-    total = sum(cost for cost in prices if cost is not None)
+        total += cost
     there = "an unknown number of" if balance is None else f"{balance:g}"
-    many = "1 video costs" if len(prices) == 1 else f"{len(prices)} videos cost"
+    many = "1 video costs" if len(requests) == 1 else f"{len(requests)} videos cost"
     told = f"{many} {total} credits, and the account has {there} credits"
     if total > max_credits:
         raise InvalidInputError.of(("max_credits", max_credits, told))

@@ -79,11 +79,6 @@ class Call(Generic[T]):
         """Whether it makes what may have to be paid: a failure may then mean that it was made all the same."""
         return self.method == "POST" and not self.harmless
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers of this call alone; the key and the like are the client's."""
-        return {} if self.idempotency_key is None else {"Idempotency-Key": self.idempotency_key}
-
     def parse(self, status: int, headers: Mapping[str, str], body: bytes) -> T:
         """Read an answer.
 
@@ -126,10 +121,9 @@ def check_idempotency_key(value: object) -> str | None:
     """
     if is_nothing(value):
         return None
-    longest = KEY_CHARACTERS
-    if isinstance(value, str) and re.fullmatch(rf"[!-~]([ -~]{{0,{longest - 2}}}[!-~])?", value):
+    if isinstance(value, str) and re.fullmatch(rf"[!-~]([ -~]{{0,{KEY_CHARACTERS - 2}}}[!-~])?", value):
         return value
-    problem = f"must be text of 1 to {longest} printable ASCII characters, with no blank at either end"
+    problem = f"must be text of 1 to {KEY_CHARACTERS} printable ASCII characters, with no blank at either end"
     raise errors.InvalidInputError.of(("idempotency_key", value, problem))
 
 

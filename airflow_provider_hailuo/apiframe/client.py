@@ -31,6 +31,7 @@ from airflow_provider_hailuo.apiframe.errors import (
 T = TypeVar("T")
 
 BASE_URL = "https://api.apiframe.ai"
+USER_AGENT = f"airflow-provider-hailuo/{__version__}"
 CONNECT_SECONDS = 10.0
 POOL_SECONDS = 60.0
 BODY_BYTES = 16 * 1024 * 1024
@@ -119,11 +120,7 @@ def is_loopback(host: str) -> bool:
 def _http_options(settings: Settings, transport: T | None) -> dict[str, Any]:
     return {
         "base_url": settings.base_url,
-        "headers": {
-            "X-API-Key": settings.api_key,
-            "Accept": "application/json",
-            "User-Agent": f"airflow-provider-hailuo/{__version__}",
-        },
+        "headers": {"X-API-Key": settings.api_key, "Accept": "application/json", "User-Agent": USER_AGENT},
         "timeout": httpx.Timeout(
             connect=CONNECT_SECONDS, read=settings.timeout, write=settings.timeout, pool=POOL_SECONDS
         ),
@@ -145,7 +142,7 @@ def _request_options(call: Call[Any]) -> dict[str, Any]:
         "params": dict(call.params) or None,
         "json": None if call.json is None else dict(call.json),
         "files": call.files,
-        "headers": call.headers,
+        "headers": {"Idempotency-Key": call.idempotency_key} if call.idempotency_key else {},
     }
 
 
@@ -163,18 +160,13 @@ class _Body:
 
     def add(self, chunk: bytes) -> None:
         self.content += chunk
+        call = self._call
         if len(self.content) > BODY_BYTES:
-            raise UnreadableAnswerError(
-                f"The answer to {self._call.method} {self._call.path} is larger than {BODY_BYTES} bytes",
-                job_id=self._call.job_id,
-                in_doubt=self._call.creates,
-            )
+            problem = f"The answer to {call.method} {call.path} is larger than {BODY_BYTES} bytes"
+            raise UnreadableAnswerError(problem, job_id=call.job_id, in_doubt=call.creates)
         if time.monotonic() > self._deadline:
-            raise RequestTimeoutError(
-                f"{self._call.method} {self._call.path}: the answer was not complete after {self._seconds:g} s",
-                job_id=self._call.job_id,
-                in_doubt=self._call.creates,
-            )
+            problem = f"{call.method} {call.path}: the answer was not complete after {self._seconds:g} s"
+            raise RequestTimeoutError(problem, job_id=call.job_id, in_doubt=call.creates)
 
 
 def _raise_network_error(call: Call[Any], error: httpx.HTTPError) -> NoReturn:
@@ -189,7 +181,7 @@ def _raise_network_error(call: Call[Any], error: httpx.HTTPError) -> NoReturn:
 
 
 class _Tries:
-    """The tries of one call: whether it is sent again, and when."""
+    """The tries of one call: whether it is sent again, and when. `again` and `seconds` are for tenacity."""
 
     def __init__(self, call: Call[Any], retries: int) -> None:
         self._call = call
@@ -198,11 +190,7 @@ class _Tries:
         self._in_doubt = False
         self._in_progress_since: float | None = None
 
-    def policy(self) -> dict[str, Any]:
-        """Return the arguments of tenacity."""
-        return {"retry": self._again, "wait": self._seconds}
-
-    def _again(self, state: tenacity.RetryCallState) -> bool:
+    def again(self, state: tenacity.RetryCallState) -> bool:
         error = _error_of(state)
         if not isinstance(error, ApiframeError):
             return False
@@ -230,16 +218,12 @@ class _Tries:
         )
 
     @staticmethod
-    def _seconds(state: tenacity.RetryCallState) -> float:
+    def seconds(state: tenacity.RetryCallState) -> float:
         return backoff(state.attempt_number, _error_of(state))
 
 
 def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome else None
-
-
-def _tell_nobody(_: Call[Any]) -> None:
-    pass
 
 
 class Client:
@@ -258,7 +242,7 @@ class Client:
         *,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
-        on_request: Callable[[Call[Any]], object] = _tell_nobody,
+        on_request: Callable[[Call[Any]], object] = lambda _: None,
     ) -> None:
         self.settings: Final = settings
         self._sleep = sleep
@@ -289,7 +273,8 @@ class Client:
         :raises ApiframeError: the last one; it is in doubt when that of any try was.
         """
         tries = _Tries(call, self.settings.retries if retries is None else retries)
-        value: T = tenacity.Retrying(**tries.policy(), sleep=self._sleep, reraise=True)(self._send_once, call)
+        retrying = tenacity.Retrying(retry=tries.again, wait=tries.seconds, sleep=self._sleep, reraise=True)
+        value: T = retrying(self._send_once, call)
         return value
 
     def _send_once(self, call: Call[T]) -> T:
@@ -320,7 +305,7 @@ class AsyncClient:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        on_request: Callable[[Call[Any]], object] = _tell_nobody,
+        on_request: Callable[[Call[Any]], object] = lambda _: None,
     ) -> None:
         self.settings: Final = settings
         self._sleep = sleep
@@ -346,7 +331,8 @@ class AsyncClient:
         :raises ApiframeError: as `Client.send`.
         """
         tries = _Tries(call, self.settings.retries if retries is None else retries)
-        return await tenacity.AsyncRetrying(**tries.policy(), sleep=self._sleep, reraise=True)(self._send_once, call)
+        retrying = tenacity.AsyncRetrying(retry=tries.again, wait=tries.seconds, sleep=self._sleep, reraise=True)
+        return await retrying(self._send_once, call)
 
     async def _send_once(self, call: Call[T]) -> T:
         self._on_request(call)

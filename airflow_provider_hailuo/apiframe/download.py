@@ -17,10 +17,9 @@ from typing import IO, Any, Final, NoReturn
 
 import httpx
 
-from airflow_provider_hailuo import __version__
 from airflow_provider_hailuo.apiframe.backoff import backoff
 from airflow_provider_hailuo.apiframe.calls import retry_after_seconds
-from airflow_provider_hailuo.apiframe.client import CONNECT_SECONDS
+from airflow_provider_hailuo.apiframe.client import CONNECT_SECONDS, USER_AGENT
 from airflow_provider_hailuo.apiframe.environment import proxy_for, ssl_context
 from airflow_provider_hailuo.apiframe.errors import DownloadError, InvalidInputError, excerpt
 from airflow_provider_hailuo.apiframe.models import is_http_url
@@ -320,10 +319,7 @@ class _Source:
                 self._check_host(url, by_proxy=proxy is not None)
                 with (
                     httpx.Client(
-                        headers={
-                            "Accept-Encoding": "identity",
-                            "User-Agent": f"airflow-provider-hailuo/{__version__}",
-                        },
+                        headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT},
                         timeout=httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
                         verify=ssl_context(),
                         trust_env=False,

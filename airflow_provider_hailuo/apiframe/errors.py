@@ -63,16 +63,17 @@ class ApiframeError(Exception):
         self.in_doubt = in_doubt
 
     def __str__(self) -> str:
-        return self._with_facts({"HTTP": self.status, "request": self.request_id, "job": self.job_id})
+        return self._about(self.job_id)
 
     def without_job(self) -> str:
         """Return the text of the error without the job, for a line that names it already.
 
         :return: the message, with status and request as far as they are known.
         """
-        return self._with_facts({"HTTP": self.status, "request": self.request_id})
+        return self._about(None)
 
-    def _with_facts(self, facts: Mapping[str, object]) -> str:
+    def _about(self, job_id: str | None) -> str:
+        facts = {"HTTP": self.status, "request": self.request_id, "job": job_id}
         known = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
         return f"{self.message} ({known})" if known else self.message
 

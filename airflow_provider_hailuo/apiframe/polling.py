@@ -132,7 +132,9 @@ class JobPoll:
         self._failures = 0
         self.seen = job
         self._refused = _Spell()
-        may_get_its_url = self._may_get_its_url(job, now)
+        lacks_its_url = job.lacks_url or (job.status == JobStatus.COMPLETED and bool(job.expired))
+        self._without_url.look(now, holds=lacks_its_url)
+        may_get_its_url = lacks_its_url and self._without_url.seconds < URL_SECONDS and now < self.deadline
         if job.is_final and not may_get_its_url:
             return Finished(job)
         seen, stage = excerpt(job.status, 40), 0.0
@@ -169,31 +171,21 @@ class JobPoll:
         seconds = max(self.interval, backoff(self._failures, error, draw=self._draw))
         return self._wait(seconds, now, f"the last look failed: {error.without_job()}", news)
 
-    def _may_get_its_url(self, job: Job, now: float) -> bool:
-        lacks_it = job.lacks_url or (job.status == JobStatus.COMPLETED and bool(job.expired))
-        self._without_url.look(now, holds=lacks_it)
-        return lacks_it and self._without_url.seconds < URL_SECONDS and now < self.deadline
-
     def _wait(
         self, seconds: float, now: float, last: str, news: str | None, level: int = logging.INFO
     ) -> Wait | GaveUp:
         left = self.deadline - now
         if left <= 0:
-            return GaveUp(
-                JobTimeoutError(
-                    f"The deadline has passed and the video is not there; {last}. It may still be rendered, and is "
-                    "paid then",
-                    job_id=self.job_id,
-                )
-            )
+            told = f"The deadline has passed and the video is not there; {last}"
+            advice = "It may still be rendered, and is paid then"
+            return GaveUp(JobTimeoutError(f"{told}. {advice}", job_id=self.job_id))
         return Wait(min(max(seconds, SHORTEST_WAIT_SECONDS), left), news, level)
 
 
 def _is_refusal(error: ApiframeError) -> bool:
     """Tell whether `error` may end a wait if it lasts; all others may pass by themselves, however long they take."""
-    if error.transient:
-        return False
-    return error.from_api or isinstance(error, CredentialsUnavailableError | InvalidInputError)
+    ours = CredentialsUnavailableError | InvalidInputError
+    return not error.transient and (error.from_api or isinstance(error, ours))
 
 
 def video_url(job: Job) -> str:
@@ -206,12 +198,13 @@ def video_url(job: Job) -> str:
     :raises JobWithoutVideoError: it is completed and carries no URL.
     """
     if job.status != JobStatus.COMPLETED:
-        reason = (
-            excerpt(job.error if isinstance(job.error, str) else repr(job.error)) if job.error else "no reason given"
-        )
-        raise JobFailedError(
-            f"The render ended as {job.status}: {reason.rstrip(' .')}. {_refund(job)}", job_id=job.id
-        )
+        reason = "no reason given"
+        if job.error:
+            reason = excerpt(job.error if isinstance(job.error, str) else repr(job.error)).rstrip(" .")
+        refund = "Apiframe refunds failed jobs in full; this one does not show it yet"
+        if job.credit_cost == 0:
+            refund = "Its credits were refunded"
+        raise JobFailedError(f"The render ended as {job.status}: {reason}. {refund}", job_id=job.id)
     if job.expired:
         raise JobExpiredError("The video was rendered and paid, but its file has been purged", job_id=job.id)
     if job.video_url is None:
@@ -222,9 +215,3 @@ def video_url(job: Job) -> str:
             job_id=job.id,
         )
     return job.video_url
-
-
-def _refund(job: Job) -> str:
-    if job.credit_cost == 0:
-        return "Its credits were refunded"
-    return "Apiframe refunds failed jobs in full; this one does not show it yet"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 
 from airflow_provider_hailuo.apiframe.errors import UnreadableAnswerError
@@ -57,11 +58,9 @@ def read(body: bytes) -> Webhook:
     :return: the event, and the job that it is about.
     :raises UnreadableAnswerError: it is no webhook.
     """
-    try:
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
         told = json.loads(body)
         event, job_id = told["event"], check_job_id(told["jobId"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        event = job_id = None
-    if not isinstance(event, str) or job_id is None:
-        raise UnreadableAnswerError("The body is no webhook of the API: it needs the texts 'event' and 'jobId'")
-    return Webhook(event, job_id)
+        if isinstance(event, str):
+            return Webhook(event, job_id)
+    raise UnreadableAnswerError("The body is no webhook of the API: it needs the texts 'event' and 'jobId'")

@@ -88,6 +88,7 @@ def test_a_request_carries_the_key_and_who_asks(api):
     assert str(request.url) == "https://api.apiframe.ai/v2/me"
     assert request.headers["x-api-key"] == KEY
     assert request.headers["user-agent"].startswith("airflow-provider-hailuo/")
+    assert "idempotency-key" not in request.headers
 
 
 def test_a_base_url_with_a_path_is_kept(api):
