@@ -12,12 +12,12 @@ import pytest
 
 from airflow_provider_hailuo import pictures
 from airflow_provider_hailuo.compat import AirflowException, AirflowFailException
-from airflow_provider_hailuo.operators import task_state, worker_visits
+from airflow_provider_hailuo.operators import task_state
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.triggers.hailuo import START_ON_WORKER, HailuoGenerateTrigger
 from tests.unit.apiframe.test_pictures import WHOLE
-from tests.unit.operators.fakes import Store, make_dag
+from tests.unit.operators.fakes import Store
 from tests.unit.operators.test_hailuo import TaskInstance, connect
 
 PNG, JPEG = WHOLE["png"][2], WHOLE["jpeg"][2]
@@ -247,24 +247,6 @@ def test_what_names_no_picture_is_refused_while_the_dag_is_parsed(image: object)
 
 
 # Without a worker
-
-
-@pytest.mark.parametrize(
-    ("image", "taken"),
-    [
-        ("s3://bucket/boat.png", (1, "image, which has to be uploaded")),
-        ("/pictures/boat.png", (1, "image, which has to be uploaded")),
-        ("https://example.com/boat.png", (0, None)),
-        ("{{ params.image }}", (0, None)),
-    ],
-)
-def test_an_upload_takes_a_worker(monkeypatch: pytest.MonkeyPatch, image: str, taken: tuple[int, str | None]):
-    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
-    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
-    with make_dag():
-        task = operator(image=image, worker_visits=0, deferrable=True)
-
-    assert task._effective_worker_visits() == taken
 
 
 def test_the_triggerer_leaves_what_renders_to_such_a_picture_to_a_worker():

@@ -7,9 +7,8 @@ import pytest
 
 from airflow_provider_hailuo.compat import AIRFLOW, TaskDeferred
 from airflow_provider_hailuo.exceptions import HailuoException, HailuoFailException
-from airflow_provider_hailuo.operators import worker_visits
 from airflow_provider_hailuo.webhooks import FALLBACK_POLL_SECONDS
-from tests.unit.operators.fakes import Airflow, World, make_dag, operator, refuse, url, waiting
+from tests.unit.operators.fakes import Airflow, World, operator, refuse, url, waiting
 
 pytestmark = pytest.mark.skipif(AIRFLOW < (3, 1), reason="there is no receiver before Airflow 3.1")
 FIRST, SECOND = "https://first.example", "https://second.example"
@@ -33,24 +32,23 @@ def hint(airflow: Airflow, deferral: TaskDeferred | None = None) -> dict[str, ob
 # What is sent
 
 
-def test_the_receiver_is_sent_and_the_job_is_looked_at_seldom(world: World, airflow: Airflow):
-    deferral = airflow.run(operator(webhook_url="auto"))
+def test_the_receiver_is_sent(world: World, airflow: Airflow):
+    airflow.run(operator(webhook_url="auto"))
 
     assert world.posts[0][1]["webhookUrl"] == f"{FIRST}/hailuo/webhooks/hailuo_default"
     assert world.posts[0][1]["webhookEvents"] == ["completed", "failed"]
-    assert deferral.trigger.poll_interval == FALLBACK_POLL_SECONDS
 
 
-def test_a_longer_interval_stays_and_other_urls_change_none(world: World, airflow: Airflow):
-    assert airflow.run(operator(webhook_url="auto", poll_interval=300)).trigger.poll_interval == 300
-    assert (
-        airflow.run(operator(webhook_url="https://example.com", retries=0)).trigger.poll_interval
-        == FALLBACK_POLL_SECONDS
-    )
+@pytest.mark.parametrize(
+    ("webhook_url", "poll_interval", "taken"),
+    [("auto", 5, FALLBACK_POLL_SECONDS), ("auto", 300, 300), ("https://example.com", 5, 5)],
+)
+def test_a_job_that_is_announced_here_is_looked_at_seldom(
+    airflow: Airflow, webhook_url: str, poll_interval: float, taken: float
+):
+    task = operator(webhook_url=webhook_url, poll_interval=poll_interval)
 
-
-def test_without_it_the_job_is_looked_at_as_ever(world: World, airflow: Airflow):
-    assert airflow.run(operator(webhook_url="https://example.com")).trigger.poll_interval == 5
+    assert airflow.run(task).trigger.poll_interval == taken
 
 
 def test_who_waits_on_the_worker_looks_as_ever(world: World, airflow: Airflow):
@@ -104,22 +102,15 @@ def test_a_base_url_that_is_gone_by_now_does_not_give_up_what_is_paid_for(world:
     assert world.paid == 1
 
 
-@pytest.mark.parametrize("wanted", [0, 1])
-def test_it_takes_a_worker_to_be_resumed(monkeypatch: pytest.MonkeyPatch, wanted: int):
-    monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
-    monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
-    with make_dag():
-        task = operator(webhook_url="auto", worker_visits=wanted)
-
-    assert task._effective_worker_visits() == (2, "webhook_url='auto', which resumes it on a worker")
-
-
 # What a task does that a webhook resumes
 
 
-@pytest.mark.parametrize("store", [True, False])
-def test_it_looks_at_the_job_and_takes_the_video(world: World, airflow: Airflow, storeless: Airflow, store: bool):
-    runs = airflow if store else storeless
+@pytest.fixture(params=["airflow", "storeless"])
+def runs(request: pytest.FixtureRequest) -> Airflow:
+    return request.getfixturevalue(request.param)
+
+
+def test_it_looks_at_the_job_and_takes_the_video(world: World, runs: Airflow):
     deferral = runs.run(operator(webhook_url="auto"))
     world.now += 20
 
@@ -129,21 +120,15 @@ def test_it_looks_at_the_job_and_takes_the_video(world: World, airflow: Airflow,
     assert len(world.posts) == len(world.looks) == 1
 
 
-@pytest.mark.parametrize("store", [True, False])
-def test_one_that_says_what_is_not_so_has_it_wait_on_until_the_same_moment(
-    world: World, airflow: Airflow, storeless: Airflow, store: bool
-):
-    runs = airflow if store else storeless
+def test_one_that_says_what_is_not_so_has_it_wait_on_until_the_same_moment(world: World, runs: Airflow):
     first = runs.run(operator(webhook_url="auto", prompt="a sunrise"))
     world.now += 5
 
     # Whatever the templates render to by now.
     again = runs.resume(operator(webhook_url="auto", prompt="another"), hint(runs, first))
 
-    assert isinstance(again, TaskDeferred)
-    assert again.trigger.job_id == "job_1"
-    assert again.trigger.deadline == first.trigger.deadline
-    assert again.trigger.try_number == first.trigger.try_number
+    for name in ("job_id", "deadline", "try_number"):
+        assert getattr(again.trigger, name) == getattr(first.trigger, name)
     assert len(world.posts) == 1
     world.now += 20
     assert runs.resume(operator(webhook_url="auto"), hint(runs, again)) == url("job_1")

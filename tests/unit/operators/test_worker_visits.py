@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from airflow_provider_hailuo.compat import AIRFLOW
 from airflow_provider_hailuo.operators import worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
-from tests.unit.operators.fakes import DAG, Asset, make_dag
+from tests.unit.operators.fakes import Asset, make_dag
 
 HAS_LISTENER_MANAGER = AIRFLOW >= (3, 2)
 
@@ -21,14 +21,14 @@ def airflow_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
 
 
-@pytest.fixture
-def dag() -> Iterator[DAG]:
-    with make_dag() as dag:
-        yield dag
+def operator(kind: type[HailuoGenerateOperator] = HailuoGenerateOperator, **arguments: Any) -> HailuoGenerateOperator:
+    return kind(**{"task_id": "video", "prompt": "a sunrise", "worker_visits": 0, **arguments})
 
 
-def operator(**arguments: object) -> HailuoGenerateOperator:
-    return HailuoGenerateOperator(**{"task_id": "video", "prompt": "a sunrise", "worker_visits": 0, **arguments})
+def in_a_dag(kind: type[HailuoGenerateOperator] = HailuoGenerateOperator, **arguments: Any) -> HailuoGenerateOperator:
+    """Return a task in a DAG of its own, which would take no visit to a worker."""
+    with make_dag():
+        return operator(kind, **arguments)
 
 
 def taken(task: HailuoGenerateOperator) -> tuple[int, str | None]:
@@ -39,18 +39,16 @@ def callback(*_: object) -> None:
     pass
 
 
-def test_the_default_is_two_visits_whatever_the_task_is(dag: DAG):
+def test_the_default_is_two_visits_whatever_the_task_is():
     task = HailuoGenerateOperator(task_id="video", prompt="{{ ti.xcom_pull('x') }}", on_success_callback=callback)
 
-    assert taken(task) == (2, None)
-    assert task.start_from_trigger is False
+    assert (taken(task), task.start_from_trigger) == ((2, None), False)
 
 
-def test_no_visit_means_that_airflow_starts_the_task_in_the_triggerer(dag: DAG):
-    task = operator(prompt="a sunrise on {{ ds }}", duration=10, timeout=60, execution_timeout=timedelta(seconds=50))
+def test_no_visit_means_that_airflow_starts_the_task_in_the_triggerer():
+    task = in_a_dag(prompt="a sunrise on {{ ds }}", duration=10, timeout=60, execution_timeout=timedelta(seconds=50))
 
-    assert taken(task) == (0, None)
-    assert task.start_from_trigger is True
+    assert (taken(task), task.start_from_trigger) == ((0, None), True)
     assert task.start_trigger_args.trigger_cls == "airflow_provider_hailuo.triggers.hailuo.HailuoGenerateTrigger"
     assert task.start_trigger_args.next_method == "execute_complete"
     kwargs = task.start_trigger_args.trigger_kwargs
@@ -70,9 +68,8 @@ def test_no_visit_means_that_airflow_starts_the_task_in_the_triggerer(dag: DAG):
         "{{ logical_date.year }}",
     ],
 )
-def test_templates_that_the_triggerer_renders_as_a_worker_does(dag: DAG, template: str):
-    assert taken(operator(prompt=template)) == (0, None)
-    assert taken(operator(task_id="list", webhook_events=[template])) == (0, None)
+def test_templates_that_the_triggerer_renders_as_a_worker_does(template: str):
+    assert taken(in_a_dag(prompt=template)) == taken(in_a_dag(webhook_events=[template])) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -92,22 +89,25 @@ def test_templates_that_the_triggerer_renders_as_a_worker_does(dag: DAG, templat
         ("{{ dag_run }}", "{{ dag_run }} beyond its conf and dates in prompt"),
     ],
 )
-def test_templates_that_it_would_render_otherwise_or_not_each_time_the_same(dag: DAG, template: str, blocker: str):
-    assert taken(operator(prompt=template)) == (1, blocker)
+def test_templates_that_it_would_render_otherwise_or_not_each_time_the_same(template: str, blocker: str):
+    assert taken(in_a_dag(prompt=template)) == (1, blocker)
 
 
 @pytest.mark.parametrize(
     ("arguments", "blocker"),
     [
+        ({"max_credits": 5}, "max_credits"),
+        ({"image": "s3://bucket/boat.png"}, "image, which has to be uploaded"),
+        ({"image": "/pictures/boat.png"}, "image, which has to be uploaded"),
         ({"pool": "videos"}, "a pool"),
         ({"pool_slots": 2}, "a pool"),
         ({"max_active_tis_per_dag": 3}, "max_active_tis_per_dag"),
         ({"max_active_tis_per_dagrun": 3}, "max_active_tis_per_dagrun"),
     ],
 )
-def test_what_keeps_the_start_on_a_worker(dag: DAG, arguments: dict, blocker: str):
-    assert taken(operator(**arguments)) == (1, blocker)
-    assert taken(operator(**arguments, task_id="other", worker_visits=1)) == (1, None)
+def test_what_keeps_the_start_on_a_worker(arguments: dict, blocker: str):
+    assert taken(in_a_dag(**arguments)) == (1, blocker)
+    assert taken(in_a_dag(**arguments, worker_visits=1)) == (1, None)
 
 
 @pytest.mark.parametrize(
@@ -122,24 +122,37 @@ def test_what_keeps_the_start_on_a_worker(dag: DAG, arguments: dict, blocker: st
         ({"do_xcom_push": False}, "do_xcom_push=False"),
         ({"deferrable": False}, "deferrable=False"),
         ({"map_index_template": "{{ task.job_id }}"}, "map_index_template"),
-        ({"inlets": [Asset("pictures")]}, "inlets"),
+        ({"destination": "/videos/"}, "destination"),
+        pytest.param(
+            {"webhook_url": "auto"},
+            "webhook_url='auto', which resumes it on a worker",
+            marks=pytest.mark.skipif(AIRFLOW < (3, 1), reason="there is no receiver before Airflow 3.1"),
+        ),
     ],
 )
-def test_what_keeps_the_end_on_a_worker(dag: DAG, arguments: dict, blocker: str):
+def test_what_keeps_the_end_on_a_worker(arguments: dict, blocker: str):
     for wanted in (0, 1):
-        task = operator(**arguments, task_id=f"video_{wanted}", worker_visits=wanted)
-        assert taken(task) == (2, blocker)
-        assert task.start_from_trigger is False
+        task = in_a_dag(**arguments, worker_visits=wanted)
+        assert (taken(task), task.start_from_trigger) == ((2, blocker), False)
 
 
-def test_failure_and_retry_callbacks_keep_nothing(dag: DAG):
-    assert taken(operator(on_failure_callback=callback, on_retry_callback=callback, retries=3)) == (0, None)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"on_failure_callback": callback, "on_retry_callback": callback, "retries": 3},
+        {"image": "https://example.com/boat.png"},
+        {"image": "{{ params.image }}"},
+    ],
+)
+def test_what_keeps_nothing_on_a_worker(arguments: dict):
+    assert taken(in_a_dag(**arguments)) == (0, None)
 
 
-def test_a_value_from_upstream_keeps_the_start_on_a_worker(dag: DAG):
-    upstream = operator(task_id="upstream")
+def test_a_value_from_upstream_keeps_the_start_on_a_worker():
+    with make_dag():
+        task = operator(prompt=operator(task_id="upstream").output)
 
-    assert taken(operator(prompt=upstream.output)) == (1, "a value from upstream in prompt")
+    assert taken(task) == (1, "a value from upstream in prompt")
 
 
 def test_what_the_dag_sets_counts():
@@ -152,21 +165,26 @@ def test_what_the_dag_sets_counts():
     assert taken(operator()) == (1, "no DAG")
 
 
-def test_what_a_task_is_given_later_counts(dag: DAG):
-    for name, value, blocker in (
+@pytest.mark.parametrize(
+    ("name", "value", "blocker"),
+    [
         ("outlets", [Asset("videos")], "outlets"),
         ("on_success_callback", [callback], "on_success_callback"),
         ("pool", "videos", "a pool"),
-    ):
-        task = operator(task_id=name)
-        assert task.start_from_trigger is True
-        setattr(task, name, value)
-        assert taken(task)[1] == blocker
-        assert (task.start_from_trigger, task.start_trigger_args) == (False, None)
+    ],
+)
+def test_what_a_task_is_given_later_counts(name: str, value: object, blocker: str):
+    task = in_a_dag()
+    assert task.start_from_trigger is True
+
+    setattr(task, name, value)
+
+    assert taken(task)[1] == blocker
+    assert (task.start_from_trigger, task.start_trigger_args) == (False, None)
 
 
-def test_rendered_values_do_not_hide_what_stood_in_the_way(dag: DAG):
-    task = operator(prompt="{{ macros.ds_add(ds, 1) }}", hailuo_conn_id="no_such_conn")
+def test_rendered_values_do_not_hide_what_stood_in_the_way():
+    task = in_a_dag(prompt="{{ macros.ds_add(ds, 1) }}", hailuo_conn_id="no_such_conn")
 
     task.render_template_fields({"macros": SimpleNamespace(ds_add=lambda ds, _: ds), "ds": "2026-01-01"})
 
@@ -183,29 +201,21 @@ def test_a_task_may_be_given_to_its_dag_later():
     assert (taken(task), task.start_from_trigger) == ((0, None), True)
 
 
-def test_mapped_tasks_start_on_a_worker(dag: DAG):
-    mapped = HailuoGenerateOperator.partial(task_id="mapped", worker_visits=0).expand(prompt=["a", "b"])
+def test_mapped_tasks_start_on_a_worker():
+    with make_dag():
+        mapped = HailuoGenerateOperator.partial(task_id="mapped", worker_visits=0).expand(prompt=["a", "b"])
 
     assert mapped.start_from_trigger is False
 
 
-def test_an_older_airflow_takes_two_visits(dag: DAG, monkeypatch: pytest.MonkeyPatch):
+def test_an_older_airflow_takes_two_visits(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", False)
 
-    assert taken(operator()) == taken(operator(task_id="other", worker_visits=1)) == (2, "an Airflow older than 3.3")
-
-
-@pytest.mark.parametrize("wanted", [3, -1, "0", None])
-def test_another_number_is_refused(dag: DAG, wanted: object):
-    with pytest.raises(Exception, match=r"worker_visits: .*must be 0, 1 or 2"):
-        operator(worker_visits=wanted)
+    for wanted in (0, 1):
+        assert taken(in_a_dag(worker_visits=wanted)) == (2, "an Airflow older than 3.3")
 
 
 # Subclasses
-
-
-class Plain(HailuoGenerateOperator):
-    """Overrides nothing."""
 
 
 class Configured(HailuoGenerateOperator):
@@ -229,36 +239,30 @@ def overriding(name: str) -> type[HailuoGenerateOperator]:
     return subclass
 
 
-def begun(kind: type[HailuoGenerateOperator], **arguments: object) -> HailuoGenerateOperator:
-    return kind(**{"task_id": "video", "prompt": "a sunrise", "worker_visits": 0, **arguments})
+def test_a_subclass_that_overrides_nothing_of_the_work_keeps_its_mode():
+    task = in_a_dag(Configured)
 
-
-@pytest.mark.parametrize("kind", [Plain, Configured])
-def test_a_subclass_that_overrides_nothing_of_the_work_keeps_its_mode(dag: DAG, kind: type[HailuoGenerateOperator]):
-    task = begun(kind)
-
-    assert taken(task) == (0, None)
-    assert task.start_from_trigger is True
-    assert taken(begun(kind, task_id="other", worker_visits=1)) == (1, None)
+    assert (taken(task), task.start_from_trigger) == ((0, None), True)
+    assert taken(in_a_dag(Configured, worker_visits=1)) == (1, None)
 
 
 @pytest.mark.parametrize("name", ["execute", "execute_complete", "pre_execute", "post_execute"])
 @pytest.mark.parametrize("wanted", [0, 1])
-def test_what_a_subclass_does_itself_takes_a_worker(dag: DAG, name: str, wanted: int):
+def test_what_a_subclass_does_itself_takes_a_worker(name: str, wanted: int):
     kind = overriding(name)
 
-    assert taken(begun(kind, worker_visits=wanted)) == (2, f"the subclass's own {name}")
     # Also that of a subclass in between.
-    assert taken(begun(type("Later", (kind,), {}), task_id="later", worker_visits=wanted))[0] == 2
+    for each in (kind, type("Later", (kind,), {})):
+        assert taken(in_a_dag(each, worker_visits=wanted)) == (2, f"the subclass's own {name}")
 
 
-def test_links_of_a_subclass_take_a_worker_that_stores_them(dag: DAG):
+def test_links_of_a_subclass_take_a_worker_that_stores_them():
     kind = type("Linked", (HailuoGenerateOperator,), {"operator_extra_links": ()})
 
-    assert taken(begun(kind, worker_visits=1)) == (2, "the subclass's own operator_extra_links")
+    assert taken(in_a_dag(kind, worker_visits=1)) == (2, "the subclass's own operator_extra_links")
 
 
-def test_template_fields_of_a_subclass_that_are_set_late_are_rendered_on_a_worker(dag: DAG):
+def test_template_fields_of_a_subclass_that_are_set_late_are_rendered_on_a_worker():
     class Titled(HailuoGenerateOperator):
         template_fields = (*HailuoGenerateOperator.template_fields, "title")
 
@@ -266,17 +270,17 @@ def test_template_fields_of_a_subclass_that_are_set_late_are_rendered_on_a_worke
             super().__init__(**arguments)
             self.title = title
 
-    task = begun(Titled, title="{{ ds }}")
+    task = in_a_dag(Titled, title="{{ ds }}")
 
     assert taken(task) == (1, "the subclass's own template fields")
     assert (task.start_from_trigger, task.start_trigger_args) == (False, None)
     task.render_template_fields({"ds": "2026-01-01"})
     assert task.title == "2026-01-01"
-    assert taken(begun(Titled, title="x", task_id="other", worker_visits=1)) == (1, None)
+    assert taken(in_a_dag(Titled, title="x", worker_visits=1)) == (1, None)
 
 
-def test_template_fields_of_one_task_are_rendered_on_a_worker(dag: DAG):
-    task = operator()
+def test_template_fields_of_one_task_are_rendered_on_a_worker():
+    task = in_a_dag()
     task.template_fields = (*task.template_fields, "pool")
 
     assert taken(task) == (1, "the subclass's own template fields")
@@ -295,7 +299,7 @@ def test_template_fields_of_one_task_are_rendered_on_a_worker(dag: DAG):
         ("on_dag_run_success", 0),
     ],
 )
-def test_who_listens_to_tasks_needs_a_worker_to_hear_of_them(dag: DAG, hook: str, visits_taken: int):
+def test_who_listens_to_tasks_needs_a_worker_to_hear_of_them(hook: str, visits_taken: int):
     hookimpl = pytest.importorskip("airflow.listeners").hookimpl
     get_listener_manager = pytest.importorskip("airflow.sdk.listener").get_listener_manager
 
@@ -308,20 +312,20 @@ def test_who_listens_to_tasks_needs_a_worker_to_hear_of_them(dag: DAG, hook: str
     manager = get_listener_manager()
     manager.pm.register(lineage)
     try:
-        assert taken(operator()) == (visits_taken, "the listener lineage" if visits_taken else None)
+        assert taken(in_a_dag()) == (visits_taken, "the listener lineage" if visits_taken else None)
     finally:
         manager.pm.unregister(lineage)
-    assert taken(operator(task_id="afterwards")) == (0, None)
+    assert taken(in_a_dag()) == (0, None)
 
 
-def test_who_did_not_ask_for_fewer_visits_does_not_load_all_plugins(dag: DAG, monkeypatch: pytest.MonkeyPatch):
+def test_who_did_not_ask_for_fewer_visits_does_not_load_all_plugins(monkeypatch: pytest.MonkeyPatch):
     def load() -> None:
         raise AssertionError
 
     monkeypatch.setattr(worker_visits, "_listeners", load)
 
-    assert taken(operator(worker_visits=2)) == (2, None)
-    assert taken(operator(task_id="other", outlets=[Asset("videos")])) == (2, "outlets")
+    assert taken(in_a_dag(worker_visits=2)) == (2, None)
+    assert taken(in_a_dag(outlets=[Asset("videos")])) == (2, "outlets")
 
 
 def test_airflow_is_not_told_that_the_operator_ends_in_the_triggerer():
