@@ -23,12 +23,11 @@ from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.operators.submission import STATE_KEY
 
 if AIRFLOW >= (3, 0):
-    from airflow.sdk import DAG, Asset
+    from airflow.sdk import DAG
 else:
-    from airflow.datasets import Dataset as Asset
     from airflow.models.dag import DAG
 
-__all__ = ["DAG", "Airflow", "Asset", "KilledError", "Store", "World"]
+__all__ = ["DAG", "Airflow", "KilledError", "Store", "Variables", "World"]
 
 EPOCH = 1_000_000.0
 
@@ -70,6 +69,13 @@ class Store:
     @property
     def submission(self) -> dict[str, Any] | None:
         return json.loads(self.kept[STATE_KEY]) if STATE_KEY in self.kept else None
+
+
+class Variables(dict[str, str]):
+    """Airflow's Variables."""
+
+    set = dict.__setitem__
+    delete = dict.__delitem__
 
 
 def away() -> None:

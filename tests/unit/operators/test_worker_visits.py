@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hailuo.compat import AIRFLOW
+from airflow_provider_hailuo.compat import AIRFLOW, Asset
 from airflow_provider_hailuo.operators import worker_visits
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
-from tests.unit.operators.fakes import Asset, make_dag
+from tests.unit.operators.fakes import make_dag
 
 HAS_LISTENER_MANAGER = AIRFLOW >= (3, 2)
 
