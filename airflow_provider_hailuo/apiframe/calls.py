@@ -70,11 +70,6 @@ class Call(Generic[T]):
     harmless: bool = False
 
     @property
-    def repeatable(self) -> bool:
-        """Whether sending it twice has no more effect than sending it once."""
-        return self.method == "GET" or self.harmless or self.idempotency_key is not None
-
-    @property
     def creates(self) -> bool:
         """Whether it makes what may have to be paid: a failure may then mean that it was made all the same."""
         return self.method == "POST" and not self.harmless

@@ -205,8 +205,8 @@ class _Tries:
                 error.message = f"The first request was still being worked on after {seconds:.0f} s: {error.message}"
             return seconds < IN_PROGRESS_SECONDS
         self._failures += 1
-        repeatable = self._call.repeatable or not error.in_doubt
-        return error.transient and repeatable and self._failures <= self._retries
+        pays_once = self._call.idempotency_key is not None or not error.in_doubt
+        return error.transient and pays_once and self._failures <= self._retries
 
     def _is_in_progress(self, error: ApiframeError) -> bool:
         """Tell whether a 409 is about this very request, sent a moment ago, and not about another one."""

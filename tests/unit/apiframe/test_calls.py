@@ -28,13 +28,6 @@ def test_submitting():
     assert answer(call, 202, told) == Submission(job_id=JOB_ID, status="QUEUED")
 
 
-def test_a_submission_is_repeatable_only_with_a_key():
-    assert calls.generate_video(REQUEST, "key-1").repeatable
-    assert not calls.generate_video(REQUEST).repeatable
-    assert calls.get_job(JOB_ID).repeatable
-    assert calls.upload("a.png", b"").repeatable  # one that nobody uses costs nothing, and goes away
-
-
 def test_a_ready_body_is_sent_as_it_is():
     body = {"prompt": "a sunrise", "aFieldOfLastYear": None}
 
@@ -55,7 +48,7 @@ def test_a_key_of_255_printable_characters_is_accepted(key: str):
 @pytest.mark.parametrize("key", [None, "", " \n", "None"])
 def test_what_templates_make_of_no_key_is_no_key(key: str | None):
     assert calls.check_idempotency_key(key) is None
-    assert not calls.generate_video(REQUEST, key).repeatable
+    assert calls.generate_video(REQUEST, key).idempotency_key is None
 
 
 @pytest.mark.parametrize("job_id", ["", ".", "..", f"{JOB_ID}\n", "x" * 256])
