@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 
 from airflow_provider_hailuo.operators import worker_visits
+from airflow_provider_hailuo.sandbox.state import files
 from tests.unit.operators.fakes import Airflow, Store, World, install, let_delete
 
 
@@ -36,6 +40,20 @@ def airflow_3_3(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a trigger do all that it may, as Airflow 3.3 does, and nobody listen."""
     monkeypatch.setattr(worker_visits, "TRIGGERS_PUSH_XCOMS", True)
     monkeypatch.setattr(worker_visits, "_listeners", lambda: iter(()))
+
+
+@pytest.fixture
+def small_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sandbox make videos of one frame: to render a real one takes a second."""
+
+    def write(path: Path, **_: Any) -> None:
+        with av.open(path, "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=24)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+            container.mux(stream.encode())
+
+    monkeypatch.setattr(files, "write_video", write)
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ class Airflow:
         more = {"task_state_store": self.store, "outlet_events": self.outlet_events}
         context = {"ti": ti, **{name: value for name, value in more.items() if value is not None}}
         try:
-            self.xcoms["return_value"] = call(context)
+            self.xcoms["return_value"] = json.loads(json.dumps(call(context)))
         except TaskDeferred as deferral:
             return deferral
         return self.xcoms["return_value"]

@@ -22,7 +22,7 @@ from tests.unit.operators.test_hailuo import TaskInstance, charged, connect, job
 
 
 @pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+def sandbox(monkeypatch: pytest.MonkeyPatch, small_videos: None) -> Iterator[Sandbox]:
     with Sandbox(render_seconds=0.1, jitter=0, credits=30, seed=1) as sandbox:
         connect(monkeypatch, sandbox, extra=json.dumps({"retries": 0}))
         yield sandbox
