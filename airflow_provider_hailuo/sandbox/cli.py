@@ -54,16 +54,16 @@ def _parser() -> ArgumentParser:
         "hailuo-sandbox",
         description="A local Apiframe for tests: same contract, real MP4 files, no key and no credits.",
     )
-    options = parser.add_argument
-    options("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    options("--port", type=int, default=8787, help="port to listen on, 0 for any free one (default %(default)s)")
-    options("--api-key", default="afk_sandbox", help="the key to accept (default %(default)s)")
-    options("--credits", type=int, default=1000, help="the balance at the start (default %(default)s)")
-    options("--render-seconds", type=float, default=10.0, help="how long a render takes (default %(default)s)")
-    options("--jitter", type=float, default=0.2, help="fraction by which that varies (default %(default)s)")
-    options("--retention-seconds", type=float, default=86400.0, help="how long videos are kept (default %(default)s)")
-    options("--seed", type=int, help="make ids, render times and chance faults the same in every run")
-    options("--faults", type=_json, default=[], help="what to break: a JSON list of rules, or a file that holds one")
+    option = parser.add_argument
+    option("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    option("--port", type=int, default=8787, help="port to listen on, 0 for any free one (default %(default)s)")
+    option("--api-key", default="afk_sandbox", help="the key to accept (default %(default)s)")
+    option("--credits", type=int, default=1000, help="the balance at the start (default %(default)s)")
+    option("--render-seconds", type=float, default=10.0, help="how long a render takes (default %(default)s)")
+    option("--jitter", type=float, default=0.2, help="fraction by which that varies (default %(default)s)")
+    option("--retention-seconds", type=float, default=86400.0, help="how long videos are kept (default %(default)s)")
+    option("--seed", type=int, help="make ids, render times and chance faults the same in every run")
+    option("--faults", type=_json, default=[], help="what to break: a JSON list of rules, or a file that holds one")
     return parser
 
 

@@ -76,18 +76,9 @@ def error_answer(rule: ErrorRule, now: datetime) -> Response:
     return JSONResponse(_ERRORS.get(rule.status, {"error": reason}), rule.status, headers)
 
 
-def in_progress_answer(answer: Response) -> Response:
-    """Return what a submission is told while another with its idempotency key is going on.
-
-    :param answer: what it is to be answered with.
-    :return: that it has to wait; `answer` itself when it was refused.
-    """
-    if answer.status_code != 202:
-        return answer
-    return JSONResponse({"error": "A request with this Idempotency-Key is still in progress"}, 409)
-
-
-def altered_answer(rule: BodyRule | TypesRule | AlteredJobsRule, answer: Response, now: datetime) -> Response:
+def altered_answer(
+    rule: BodyRule | TypesRule | AlteredJobsRule | InProgressRule, answer: Response, now: datetime
+) -> Response:
     """Return what a rule makes of an answer.
 
     :param rule: the rule.
@@ -106,6 +97,9 @@ def altered_answer(rule: BodyRule | TypesRule | AlteredJobsRule, answer: Respons
         case TypesRule():
             odd = {name: 7 if isinstance(value, str) else "7" for name, value in json.loads(body).items()}
             return JSONResponse(odd, answer.status_code)
+        case InProgressRule():
+            told = {"error": "A request with this Idempotency-Key is still in progress"}
+            return JSONResponse(told, 409) if answer.status_code == 202 else answer
         case _:
             content = _altered(rule, json.loads(body), now)
             return JSONResponse({"error": "Job not found"}, 404) if content is None else JSONResponse(content)

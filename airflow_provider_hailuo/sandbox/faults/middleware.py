@@ -15,13 +15,12 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_hailuo.sandbox.faults.answers import altered_answer, applies, error_answer, in_progress_answer
+from airflow_provider_hailuo.sandbox.faults.answers import altered_answer, applies, error_answer
 from airflow_provider_hailuo.sandbox.faults.rules import (
     JOB_ROUTES,
     DelayRule,
     ErrorRule,
     Faults,
-    InProgressRule,
     ResetRule,
     StallRule,
 )
@@ -97,8 +96,6 @@ class FaultMiddleware:
                 await _drip(answer or await carry_out(), delay, receive, send)
             case StallRule():
                 await _stall(answer or await carry_out(), receive, send)
-            case InProgressRule():
-                await in_progress_answer(await carry_out())(scope, receive, send)
             case _:
                 await altered_answer(rule, answer or await carry_out(), now)(scope, receive, send)
 

@@ -10,6 +10,8 @@ from uuid import uuid4
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
@@ -18,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from airflow_provider_hailuo.sandbox.faults.middleware import FaultMiddleware
 from airflow_provider_hailuo.sandbox.faults.rules import Faults
 from airflow_provider_hailuo.sandbox.http.routes import Api
-from airflow_provider_hailuo.sandbox.http.schemas import InvalidRequestError, error_json
+from airflow_provider_hailuo.sandbox.http.schemas import InvalidRequestError
 from airflow_provider_hailuo.sandbox.state.account import InsufficientCreditsError, KeyConflictError
 
 _LOG = logging.getLogger(__name__)
@@ -34,12 +36,15 @@ def create_app(api: Api, faults: Faults) -> ASGIApp:
     app = Starlette(
         routes=[*api.routes, *api.control_routes],
         exception_handlers=dict.fromkeys(
-            (HTTPException, InvalidRequestError, InsufficientCreditsError, KeyConflictError, Exception), _on_error
+            (HTTPException, InvalidRequestError, InsufficientCreditsError, KeyConflictError), _on_error
         ),
+        # As a handler of the application, Starlette would answer and raise the error again: uvicorn then cuts the
+        # connection.
+        middleware=[Middleware(ExceptionMiddleware, handlers={Exception: _on_error})],
         lifespan=api.lifespan,
     )
     app.router.redirect_slashes = False
-    return _CountingMiddleware(FaultMiddleware(_without_answered_errors(app), faults), api.routes, api.requests)
+    return _CountingMiddleware(FaultMiddleware(app, faults), api.routes, api.requests)
 
 
 class _CountingMiddleware:
@@ -70,38 +75,17 @@ class _CountingMiddleware:
         await self._app(scope, receive, send_with_id)
 
 
-def _without_answered_errors(app: ASGIApp) -> ASGIApp:
-    """Return `app` such that it raises no error that it has answered; that is logged."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        complete = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal complete
-            await send(message)
-            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
-
-        try:
-            await app(scope, receive, watched_send)
-        except Exception:
-            # Starlette passes on what it has answered with 500, upon which uvicorn would cut the connection.
-            if not complete:
-                raise
-            _LOG.exception("%s %s failed", scope["method"], scope["path"])
-
-    return wrapped
-
-
-async def _on_error(_: Request, error: Exception) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
     match error:
         case HTTPException():
-            return JSONResponse(error_json(error.detail), error.status_code, error.headers)
+            return JSONResponse({"error": error.detail}, error.status_code, error.headers)
         case InvalidRequestError():
-            return JSONResponse(error_json(str(error), details=error.details), 400)
+            return JSONResponse({"error": str(error), "details": error.details}, 400)
         case InsufficientCreditsError():
             needs = {"creditsRequired": error.required, "creditsAvailable": error.available}
-            return JSONResponse(error_json("Insufficient credits", **needs), 402)
+            return JSONResponse({"error": "Insufficient credits", **needs}, 402)
         case KeyConflictError():
-            return JSONResponse(error_json("The Idempotency-Key was used with another request"), 409)
+            return JSONResponse({"error": "The Idempotency-Key was used with another request"}, 409)
         case _:
-            return JSONResponse(error_json("Internal server error"), 500)
+            _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+            return JSONResponse({"error": "Internal server error"}, 500)

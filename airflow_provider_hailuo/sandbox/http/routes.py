@@ -33,7 +33,6 @@ from airflow_provider_hailuo.sandbox.http.schemas import (
     parse_idempotency_key,
     parse_job_id,
     parse_job_query,
-    submission_json,
     upload_json,
 )
 from airflow_provider_hailuo.sandbox.http.webhooks import deliver, webhook_client
@@ -95,10 +94,7 @@ class Api:
                 "name": "hailuo-sandbox",
                 "about": "A local stand-in for the Apiframe API, for tests: no key, no credits, no AI.",
                 "base_url": self._base_url,
-                "stats": f"{self._base_url}/sandbox/stats",
-                "jobs": f"{self._base_url}/sandbox/jobs",
-                "release": f"{self._base_url}/sandbox/release",
-                "faults": f"{self._base_url}/sandbox/faults",
+                **{name: f"{self._base_url}/sandbox/{name}" for name in ("stats", "jobs", "release", "faults")},
             }
         )
 
@@ -158,7 +154,7 @@ class Api:
     async def _generate(self, request: Request) -> Response:
         key = parse_idempotency_key(request.headers.get("idempotency-key"))
         job = self._account.submit(parse_generate_request(await request.body()), key)
-        return JSONResponse(submission_json(job), 202)
+        return JSONResponse({"jobId": job.id, "status": job.status.value}, 202)
 
     async def _job(self, request: Request) -> Response:
         job = self._account.job(parse_job_id(request.path_params["id"]))
@@ -169,11 +165,7 @@ class Api:
     async def _jobs(self, request: Request) -> Response:
         query = parse_job_query(request.query_params.multi_items())
         jobs, has_more = self._account.page(
-            limit=query.limit,
-            before=query.before,
-            status=query.status,
-            model=query.model,
-            search=query.search,
+            limit=query.limit, before=query.before, status=query.status, model=query.model, search=query.search
         )
         models = self._account.models() if query.include_models == "true" else None
         page = page_json(jobs, has_more=has_more, now=self._account.now, base_url=self._base_url, models=models)

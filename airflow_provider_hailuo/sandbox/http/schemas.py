@@ -246,15 +246,6 @@ def parse_job_query(pairs: Iterable[tuple[str, str]]) -> JobQuery:
     return _validate(JobQuery, {name: given[0] if len(given) == 1 else given for name, given in values.items()})
 
 
-def submission_json(job: Job) -> Json:
-    """Tell what `POST /v2/videos/generate` answers.
-
-    :param job: the job that was submitted.
-    :return: the answer, decoded.
-    """
-    return {"jobId": job.id, "status": job.status.value}
-
-
 def job_json(job: Job, *, now: int, base_url: str) -> Json:
     """Tell a job as `GET /v2/jobs/{id}` does (Apiframe reference, "Get a job").
 
@@ -358,16 +349,6 @@ def account_json(*, api_key: str, credits: int) -> Json:  # noqa: A002 - the nam
         "team": {"id": team, "name": "Sandbox", "credits": credits, "plan": "sandbox", "customerId": None},
         "apiKey": {"id": key, "name": "sandbox", "prefix": api_key[:8]},
     }
-
-
-def error_json(message: str, **more: Any) -> Json:
-    """Put an error into the envelope that all of them come in.
-
-    :param message: what is wrong.
-    :param more: the further fields of this one.
-    :return: the body of the answer, decoded.
-    """
-    return {"error": message, **more}
 
 
 _M = TypeVar("_M", bound=BaseModel)

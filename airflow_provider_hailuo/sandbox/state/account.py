@@ -99,11 +99,8 @@ class Account:
         rng: Random,
         clock: Callable[[], int] = wall_clock,
     ) -> None:
-        for name, value in (
-            ("credits", credits),
-            ("render_seconds", render_seconds),
-            ("retention_seconds", retention_seconds),
-        ):
+        amounts = {"credits": credits, "render_seconds": render_seconds, "retention_seconds": retention_seconds}
+        for name, value in amounts.items():
             if not 0 <= value < math.inf:
                 raise SettingError(name, f"must be a number from 0, not {value}")
         if not 0 <= jitter <= 1:
@@ -119,7 +116,6 @@ class Account:
         self.replays = 0
         self._jobs: dict[str, Job] = {}
         self._cursors: list[Cursor] = []
-        self._statuses: Counter[JobStatus] = Counter()
         self._keys: dict[str, str] = {}
         self._transitions: list[_Transition] = []
         self._numbers = count()
@@ -148,7 +144,6 @@ class Account:
             raise InsufficientCreditsError(price, self.credits)
         self.credits -= price
         job = self._schedule(request, price)
-        self._statuses[job.status] += 1
         insort(self._cursors, job.cursor)
         if idempotency_key:
             self._keys[idempotency_key] = job.id
@@ -262,7 +257,8 @@ class Account:
         :return: how many have each status.
         """
         self.advance()
-        return {status: self._statuses[status] for status in JobStatus}
+        found = Counter(job.status for job in self._jobs.values())
+        return {status: found[status] for status in JobStatus}
 
     def _schedule(self, request: GenerateRequest, price: int) -> Job:
         commands = parse_commands(request.prompt)
@@ -323,6 +319,4 @@ class Account:
 
     def _change(self, job: Job, **changes: Any) -> Job:
         changed = self._jobs[job.id] = replace(job, **changes)
-        self._statuses[job.status] -= 1
-        self._statuses[changed.status] += 1
         return changed

@@ -84,7 +84,8 @@ class Uploads:
         :return: the new upload.
         :raises RefusedUploadError: when the file is of no accepted type, or too large.
         """
-        content_type = sniff(start)
+        types = (content_type for signature, content_type in _SIGNATURES if signature.match(start))
+        content_type = next(types, None)
         if content_type is None:
             raise RefusedUploadError(
                 "must be a PNG, JPEG, WebP or GIF image, an MP4, WebM or MOV video, or MP3, WAV, OGG or M4A audio"
@@ -120,12 +121,3 @@ class Uploads:
         while self._uploads and next(iter(self._uploads.values())).expires_at <= now:
             expired.append(self._uploads.popitem(last=False)[0])
         return expired
-
-
-def sniff(start: bytes) -> str | None:
-    """Tell the type of a file by its first bytes.
-
-    :param start: the first `SNIFFED_BYTES` bytes of the file.
-    :return: the content type; None when it is not one that the API accepts.
-    """
-    return next((content_type for signature, content_type in _SIGNATURES if signature.match(start)), None)

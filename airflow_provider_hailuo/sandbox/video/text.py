@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from PIL import ImageFont
 
@@ -30,7 +30,7 @@ def printable(text: str) -> str:
     :param text: the text.
     :return: what is left of it, on one line.
     """
-    return " ".join("".join(c for c in text if c.isspace() or _is_printable(c)).split())
+    return " ".join("".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C").split())
 
 
 def font_for(text: str, size: int) -> Font:
@@ -77,10 +77,6 @@ def wrap(text: str, font: Font, *, width: int, lines: int) -> list[str]:
     return wrapped
 
 
-def _is_printable(character: str) -> bool:
-    return not unicodedata.category(character).startswith("C")
-
-
 def _fitting(text: str, font: Font, width: int) -> int:
     """Return how many characters from the start of `text` fit into `width` pixels, at least one."""
     fits, over = 1, len(text) + 1
@@ -95,10 +91,8 @@ def _fitting(text: str, font: Font, width: int) -> int:
 
 @cache
 def _font(path: str | None, size: int) -> Font:
-    font = ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
-    if not isinstance(font, Font):
-        raise TypeError("Pillow was built without FreeType")
-    return font
+    # Of a given size, the default is a font of that kind.
+    return cast("Font", ImageFont.load_default(size)) if path is None else ImageFont.truetype(path, size)
 
 
 @cache

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from airflow_provider_hailuo.sandbox.state.uploads import RefusedUploadError, Uploads, sniff
+from airflow_provider_hailuo.sandbox.state.uploads import RefusedUploadError, Uploads
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 MB = 1024 * 1024
@@ -41,7 +41,6 @@ def box(kind: bytes) -> bytes:
     ],
 )
 def test_types_are_told_from_the_first_bytes(start: bytes, content_type: str) -> None:
-    assert sniff(start) == content_type
     upload = Uploads(rng=Random(1)).add(start, 100)
     assert (upload.content_type, upload.kind) == (content_type, content_type.partition("/")[0])
 
@@ -69,7 +68,6 @@ def test_types_are_told_from_the_first_bytes(start: bytes, content_type: str) ->
     ],
 )
 def test_other_types_are_refused(start: bytes) -> None:
-    assert sniff(start) is None
     with pytest.raises(RefusedUploadError, match="PNG"):
         Uploads(rng=Random(1)).add(start, 100)
 
