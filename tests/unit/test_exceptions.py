@@ -21,282 +21,190 @@ from airflow_provider_hailuo.exceptions import (
     explained,
 )
 
-JOB = {"job_id": "job_1"}
 LEFT = {"tries_left": True}
 KEPT = {"kept": True}
-LOOK = "HailuoHook('conn').get_job('job_1')"
+JOB = {"job_id": "job_1"}
+DOUBT = {"in_doubt": True}
+WATCHES = {"watches": True}
+RETRIED = {"retried": True}
+
+RETRY = "A retry takes it up again and does not pay twice."
+CLEAR = "Clearing the task takes it up again and does not pay twice."
+INSTEAD = (
+    "Clearing the task would pay for another one: HailuoHook('conn').get_job('job_1') reads the result of this one, "
+    "and HailuoToObjectStorageOperator stores its video once there is one."
+)
+ANEW = "This task only waits for it: have it rendered anew where it was submitted"
 
 
-def api(kind: type[errors.ApiframeError], status: int, **facts: Any) -> errors.ApiframeError:
-    return kind("Apiframe answers: so it is", status=status, from_api=True, **facts)
-
-
-def told(error: errors.ApiframeError, **situation: Any) -> tuple[type, str]:
+def told(error: errors.ApiframeError, situation: dict[str, Any]) -> tuple[type, str]:
+    """Return what a task fails with, and its text behind what the error itself says."""
     exception = explained(error, Situation("conn", **situation))
-    return type(exception), str(exception)
+    said, text = f"{error}. ", str(exception)
+    assert text.startswith(said)
+    return type(exception), text.removeprefix(said)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what_to_do"),
+    [
+        (errors.InvalidInputError, "Correct it. "),
+        (errors.BadRequestError, "Correct the parameters of the task. "),
+        (errors.AuthenticationError, "Check the API key in the connection 'conn'. "),
+        (errors.InsufficientCreditsError, "Top up the credits of the account. "),
+        (
+            errors.PermissionDeniedError,
+            "Check that the API key in the connection 'conn' is active and may do this. ",
+        ),
+        (errors.NotFoundError, "Check the host of the connection 'conn'. "),
+        (errors.ConflictError, "Take another idempotency_key, or leave it out. "),
+        (errors.UnexpectedStatusError, ""),
+    ],
+)
+def test_what_no_retry_can_mend_before_anything_was_paid(kind: type[errors.ApiframeError], what_to_do: str):
+    text = f"Nothing was paid. {what_to_do}Then clear the task."
+
+    assert told(kind("So it is"), LEFT | KEPT) == (HailuoFailException, text)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.CredentialsUnavailableError, HailuoUnavailableException),
+        (errors.NetworkError, HailuoUnavailableException),
+        (errors.FileError, HailuoUnavailableException),
+        (errors.RateLimitError, HailuoRateLimitException),
+    ],
+)
+def test_what_may_pass_before_anything_was_paid(error: type[errors.ApiframeError], kind: type):
+    assert told(error("So it is"), LEFT) == (kind, "Nothing was paid. A retry submits it.")
+    assert told(error("So it is"), {}) == (kind, "Nothing was paid. Clearing the task submits it.")
+
+
+@pytest.mark.parametrize(
+    ("error", "situation", "text"),
+    [
+        (errors.RequestTimeoutError("x", in_doubt=True), LEFT, RETRY),
+        (errors.RequestTimeoutError("x", in_doubt=True), KEPT, CLEAR),
+        (
+            errors.RequestTimeoutError("x", in_doubt=True),
+            {},
+            "Clearing the task may pay for another one: look first whether Apiframe lists the job.",
+        ),
+        (errors.ConflictError("x", in_doubt=True), LEFT, RETRY),
+        (
+            errors.ConflictError("x"),
+            LEFT | RETRIED,
+            (
+                "An earlier try of this task has submitted another request under this key: its templates render to "
+                f"something else at each try. Let them render to what they did at first. {RETRY}"
+            ),
+        ),
+        (errors.ConflictError("x"), LEFT | KEPT | RETRIED, RETRY),
+    ],
+)
+def test_when_a_job_may_have_been_created(error: errors.ApiframeError, situation: dict[str, Any], text: str):
+    text = f"The job may have been created, and is paid then. {text}"
+
+    assert told(error, DOUBT | situation) == (HailuoUnavailableException, text)
 
 
 @pytest.mark.parametrize(
     ("error", "situation", "kind", "text"),
     [
-        # Before anything was paid.
         (
-            errors.InvalidInputError("resolution: '4k': must be 768p or 1080p"),
-            {},
-            HailuoFailException,
-            "resolution: '4k': must be 768p or 1080p. Nothing was paid. Correct it. Then clear the task.",
-        ),
-        (
-            api(errors.BadRequestError, 400),
-            LEFT,
-            HailuoFailException,
-            (
-                "Apiframe answers: so it is (HTTP 400). Nothing was paid. Correct the parameters of the task. "
-                "Then clear the task."
-            ),
-        ),
-        (
-            api(errors.AuthenticationError, 401),
+            errors.AuthenticationError,
             LEFT | KEPT,
-            HailuoFailException,
-            (
-                "Apiframe answers: so it is (HTTP 401). Nothing was paid. Check the API key in the connection "
-                "'conn'. Then clear the task."
-            ),
+            HailuoUnavailableException,
+            f"The job goes on, and is paid if it completes. Check the API key in the connection 'conn'. {RETRY}",
         ),
         (
-            api(errors.InsufficientCreditsError, 402),
-            {},
-            HailuoFailException,
-            (
-                "Apiframe answers: so it is (HTTP 402). Nothing was paid. Top up the credits of the account. "
-                "Then clear the task."
-            ),
-        ),
-        (
-            api(errors.NotFoundError, 404),
-            {},
-            HailuoFailException,
-            (
-                "Apiframe answers: so it is (HTTP 404). Nothing was paid. Check the host of the connection "
-                "'conn'. Then clear the task."
-            ),
-        ),
-        (
-            api(errors.ConflictError, 409),
-            {},
-            HailuoFailException,
-            (
-                "Apiframe answers: so it is (HTTP 409). Nothing was paid. Take another idempotency_key, or leave "
-                "it out. Then clear the task."
-            ),
-        ),
-        (
-            errors.CredentialsUnavailableError("Airflow finds no connection; add one with --conn-password afk_..."),
+            errors.NotFoundError,
             LEFT,
             HailuoUnavailableException,
-            "Airflow finds no connection; add one with --conn-password afk_... Nothing was paid. A retry submits it.",
+            (
+                "The job goes on, and is paid if it completes. Check that the connection 'conn' leads to the account "
+                "that submitted the job. If the job is gone for good, a changed request or idempotency_key is a new "
+                f"one. {RETRY}"
+            ),
         ),
+        (errors.JobTimeoutError, LEFT, HailuoJobTimeoutException, RETRY),
+        (errors.JobTimeoutError, KEPT, HailuoJobTimeoutException, CLEAR),
+        (errors.JobTimeoutError, {}, HailuoJobTimeoutException, INSTEAD),
         (
-            errors.NetworkError("ConnectError refused."),
-            {},
-            HailuoUnavailableException,
-            "ConnectError refused. Nothing was paid. Clearing the task submits it.",
-        ),
-        (
-            api(errors.RateLimitError, 429),
+            errors.DownloadError,
             LEFT,
-            HailuoRateLimitException,
-            "Apiframe answers: so it is (HTTP 429). Nothing was paid. A retry submits it.",
-        ),
-        # When a job may have been created.
-        (
-            errors.RequestTimeoutError("no answer", in_doubt=True),
-            {"in_doubt": True} | LEFT,
-            HailuoUnavailableException,
-            (
-                "no answer. The job may have been created, and is paid then. A retry takes it up again and does "
-                "not pay twice."
-            ),
-        ),
-        (
-            errors.RequestTimeoutError("no answer", in_doubt=True),
-            {"in_doubt": True} | KEPT,
-            HailuoUnavailableException,
-            (
-                "no answer. The job may have been created, and is paid then. Clearing the task takes it up again "
-                "and does not pay twice."
-            ),
-        ),
-        (
-            errors.RequestTimeoutError("no answer", in_doubt=True),
-            {"in_doubt": True},
-            HailuoUnavailableException,
-            (
-                "no answer. The job may have been created, and is paid then. Clearing the task may pay for "
-                "another one: look first whether Apiframe lists the job."
-            ),
-        ),
-        (
-            api(errors.ConflictError, 409, in_doubt=True),
-            {"in_doubt": True} | LEFT,
-            HailuoUnavailableException,
-            (
-                "Apiframe answers: so it is (HTTP 409). The job may have been created, and is paid then. A retry "
-                "takes it up again and does not pay twice."
-            ),
-        ),
-        (
-            api(errors.ConflictError, 409),
-            {"in_doubt": True, "retried": True} | LEFT,
-            HailuoUnavailableException,
-            (
-                "Apiframe answers: so it is (HTTP 409). The job may have been created, and is paid then. An "
-                "earlier try of this task has submitted another request under this key: its templates render to "
-                "something else at each try. Let them render to what they did at first. A retry takes it up "
-                "again and does not pay twice."
-            ),
-        ),
-        (
-            api(errors.ConflictError, 409),
-            {"in_doubt": True, "retried": True} | LEFT | KEPT,
-            HailuoUnavailableException,
-            (
-                "Apiframe answers: so it is (HTTP 409). The job may have been created, and is paid then. A retry "
-                "takes it up again and does not pay twice."
-            ),
-        ),
-        # When there is a job.
-        (
-            api(errors.AuthenticationError, 401, job_id="job_1"),
-            JOB | LEFT | KEPT,
-            HailuoUnavailableException,
-            (
-                "Apiframe answers: so it is (HTTP 401, job job_1). The job goes on, and is paid if it completes. "
-                "Check the API key in the connection 'conn'. A retry takes it up again and does not pay twice."
-            ),
-        ),
-        (
-            api(errors.NotFoundError, 404),
-            JOB | LEFT,
-            HailuoUnavailableException,
-            (
-                "Apiframe answers: so it is (HTTP 404, job job_1). The job goes on, and is paid if it completes. "
-                "Check that the connection 'conn' leads to the account that submitted the job. If the job is "
-                "gone for good, a changed request or idempotency_key is a new one. A retry takes it up again and "
-                "does not pay twice."
-            ),
-        ),
-        (
-            errors.JobTimeoutError("The deadline has passed"),
-            JOB | LEFT,
-            HailuoJobTimeoutException,
-            "The deadline has passed (job job_1). A retry takes it up again and does not pay twice.",
-        ),
-        (
-            errors.JobTimeoutError("The deadline has passed"),
-            JOB | KEPT,
-            HailuoJobTimeoutException,
-            "The deadline has passed (job job_1). Clearing the task takes it up again and does not pay twice.",
-        ),
-        # Its file could not be fetched or stored.
-        (
-            errors.DownloadError("HTTP 503"),
-            JOB | LEFT,
             HailuoStorageException,
-            "HTTP 503 (job job_1). The video is there, and paid for. A retry stores it and does not pay twice.",
+            "The video is there, and paid for. A retry stores it and does not pay twice.",
         ),
         (
-            errors.DownloadError("HTTP 503"),
-            JOB | KEPT,
+            errors.DownloadError,
+            KEPT,
             HailuoStorageException,
-            (
-                "HTTP 503 (job job_1). The video is there, and paid for. Clearing the task stores it and does not "
-                "pay twice."
-            ),
+            "The video is there, and paid for. Clearing the task stores it and does not pay twice.",
         ),
+        (errors.JobFailedError, LEFT, HailuoJobFailedException, "A retry renders it anew."),
+        (errors.JobFailedError, KEPT, HailuoJobFailedException, "Clearing the task renders it anew."),
         (
-            errors.FileError("s3://bucket/: refused"),
+            errors.JobExpiredError,
             LEFT,
-            HailuoUnavailableException,
-            "s3://bucket/: refused. Nothing was paid. A retry submits it.",
-        ),
-        (
-            errors.FileError("s3://bucket/: refused", job_id="job_1"),
-            {"watches": True, **LEFT},
-            HailuoStorageException,
-            "s3://bucket/: refused (job job_1). A retry stores it.",
-        ),
-        (
-            errors.JobTimeoutError("The deadline has passed"),
-            JOB,
-            HailuoJobTimeoutException,
-            (
-                f"The deadline has passed (job job_1). Clearing the task would pay for another one: {LOOK} reads "
-                "the result of this one, and HailuoToObjectStorageOperator stores its video once there is one."
-            ),
-        ),
-        (
-            errors.JobFailedError("The render ended as FAILED: no. Its credits were refunded"),
-            JOB | LEFT,
-            HailuoJobFailedException,
-            "The render ended as FAILED: no. Its credits were refunded (job job_1). A retry renders it anew.",
-        ),
-        (
-            errors.JobFailedError("The render ended as FAILED: no. Its credits were refunded"),
-            JOB | KEPT,
-            HailuoJobFailedException,
-            (
-                "The render ended as FAILED: no. Its credits were refunded (job job_1). Clearing the task "
-                "renders it anew."
-            ),
-        ),
-        (
-            errors.JobExpiredError("The video was rendered and paid, but its file has been purged"),
-            JOB | LEFT,
             HailuoFailException,
+            "Clearing the task renders it anew, which costs credits again.",
+        ),
+        (errors.JobWithoutVideoError, {}, HailuoJobFailedException, INSTEAD),
+        (errors.FileError, LEFT | WATCHES, HailuoStorageException, "A retry stores it."),
+        (errors.CredentialsUnavailableError, LEFT | WATCHES, HailuoUnavailableException, "A retry looks again."),
+        (
+            errors.NotFoundError,
+            WATCHES,
+            HailuoUnavailableException,
             (
-                "The video was rendered and paid, but its file has been purged (job job_1). Clearing the task "
-                "renders it anew, which costs credits again."
+                "Check the job_id, and that the connection 'conn' leads to the account that submitted the job. "
+                "Clearing the task looks again."
             ),
         ),
         (
-            errors.JobWithoutVideoError("Ask Apiframe's support with the job's id"),
-            JOB,
-            HailuoJobFailedException,
+            errors.AuthenticationError,
+            LEFT | WATCHES,
+            HailuoUnavailableException,
+            "Check the API key in the connection 'conn'. A retry looks again.",
+        ),
+        (errors.JobFailedError, LEFT | WATCHES, HailuoFailException, f"{ANEW}."),
+        (errors.JobExpiredError, LEFT | WATCHES, HailuoFailException, f"{ANEW}, which costs credits again."),
+        (errors.JobWithoutVideoError, WATCHES, HailuoJobFailedException, "Clearing the task looks again."),
+    ],
+)
+def test_when_there_is_a_job(error: type[errors.ApiframeError], situation: dict[str, Any], kind: type, text: str):
+    assert told(error("So it is"), JOB | situation) == (kind, text)
+
+
+@pytest.mark.parametrize(
+    ("error", "situation", "text"),
+    [
+        (
+            errors.AuthenticationError("Apiframe answers: so it is", status=401, from_api=True),
+            JOB | WATCHES,
             (
-                "Ask Apiframe's support with the job's id (job job_1). Clearing the task would pay for another "
-                f"one: {LOOK} reads the result of this one, and HailuoToObjectStorageOperator stores its video "
-                "once there is one."
+                "Apiframe answers: so it is (HTTP 401, job job_1). Check the API key in the connection 'conn'. "
+                "Clearing the task looks again."
             ),
+        ),
+        (
+            errors.CredentialsUnavailableError("Add one with --conn-password afk_..."),
+            LEFT,
+            "Add one with --conn-password afk_... Nothing was paid. A retry submits it.",
         ),
     ],
 )
-def test_what_happened_what_is_paid_and_what_to_do(
-    error: errors.ApiframeError, situation: dict[str, Any], kind: type, text: str
-):
-    assert told(error, **situation) == (kind, text)
+def test_what_happened_comes_first(error: errors.ApiframeError, situation: dict[str, Any], text: str):
+    assert str(explained(error, Situation("conn", **situation))) == text
 
 
+# A file that cannot be stored has sentences of its own, above.
 ERRORS = [
-    errors.InvalidInputError,
-    errors.CredentialsUnavailableError,
-    errors.BadRequestError,
-    errors.AuthenticationError,
-    errors.InsufficientCreditsError,
-    errors.PermissionDeniedError,
-    errors.NotFoundError,
-    errors.ConflictError,
-    errors.UnexpectedStatusError,
-    errors.RateLimitError,
-    errors.ServerError,
-    errors.UnreadableAnswerError,
-    errors.NetworkError,
-    errors.RequestTimeoutError,
-    errors.JobFailedError,
-    errors.JobExpiredError,
-    errors.JobWithoutVideoError,
-    errors.JobTimeoutError,
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.ApiframeError) and not issubclass(kind, errors.FileError)
 ]
 SITUATIONS = [
     Situation("conn", job_id=job, in_doubt=in_doubt, tries_left=left, kept=kept, retried=retried)
@@ -342,75 +250,7 @@ def test_no_text_promises_what_does_not_hold(kind: type[errors.ApiframeError], i
 
 
 def test_a_job_that_the_error_names_itself_is_kept():
-    assert "(job job_7)" in told(errors.JobTimeoutError("late", job_id="job_7"), **JOB)[1]
-
-
-WATCHES = {"watches": True}
-
-
-@pytest.mark.parametrize(
-    ("error", "situation", "kind", "text"),
-    [
-        (
-            errors.InvalidInputError("job_id: '': must be the id of a job"),
-            LEFT,
-            HailuoFailException,
-            "job_id: '': must be the id of a job. Correct it. Then clear the task.",
-        ),
-        (
-            errors.CredentialsUnavailableError("Airflow finds no connection; so it has been for 61 s"),
-            JOB | LEFT,
-            HailuoUnavailableException,
-            "Airflow finds no connection; so it has been for 61 s (job job_1). A retry looks again.",
-        ),
-        (
-            api(errors.NotFoundError, 404),
-            JOB,
-            HailuoUnavailableException,
-            (
-                "Apiframe answers: so it is (HTTP 404, job job_1). Check the job_id, and that the connection 'conn' "
-                "leads to the account that submitted the job. Clearing the task looks again."
-            ),
-        ),
-        (
-            api(errors.AuthenticationError, 401),
-            JOB | LEFT,
-            HailuoUnavailableException,
-            (
-                "Apiframe answers: so it is (HTTP 401, job job_1). Check the API key in the connection 'conn'. A "
-                "retry looks again."
-            ),
-        ),
-        (
-            errors.JobFailedError("The render ended as FAILED: no. Its credits were refunded"),
-            JOB | LEFT,
-            HailuoFailException,
-            (
-                "The render ended as FAILED: no. Its credits were refunded (job job_1). This task only waits for "
-                "it: have it rendered anew where it was submitted."
-            ),
-        ),
-        (
-            errors.JobExpiredError("The video was rendered and paid, but its file has been purged"),
-            JOB | LEFT,
-            HailuoFailException,
-            (
-                "The video was rendered and paid, but its file has been purged (job job_1). This task only waits "
-                "for it: have it rendered anew where it was submitted, which costs credits again."
-            ),
-        ),
-        (
-            errors.JobWithoutVideoError("Ask Apiframe's support with the job's id"),
-            JOB,
-            HailuoJobFailedException,
-            "Ask Apiframe's support with the job's id (job job_1). Clearing the task looks again.",
-        ),
-    ],
-)
-def test_a_task_that_only_waits_says_what_helps(
-    error: errors.ApiframeError, situation: dict[str, Any], kind: type, text: str
-):
-    assert told(error, **WATCHES, **situation) == (kind, text)
+    assert "(job job_7)" in str(explained(errors.JobTimeoutError("late", job_id="job_7"), Situation("conn", **JOB)))
 
 
 # No look at a job meets a conflict of keys.
