@@ -52,6 +52,7 @@ from airflow_provider_hailuo.operators.batch_results import (
 )
 from airflow_provider_hailuo.operators.hailuo import (
     RESULT_TIMEOUT_SECONDS,
+    STORAGE_FIELDS,
     is_literal,
     seconds_above_0,
     within_execution_timeout,
@@ -197,14 +198,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
     :raises HailuoException: for everything else.
     """
 
-    template_fields: Sequence[str] = (
-        "requests",
-        *_DEFAULT_FIELDS,
-        "hailuo_conn_id",
-        "image_conn_id",
-        "destination",
-        "destination_conn_id",
-    )
+    template_fields: Sequence[str] = ("requests", *_DEFAULT_FIELDS, "hailuo_conn_id", *STORAGE_FIELDS)
     ui_color: str = "#e8e4fb"
     operator_extra_links = (HailuoVideoLink(),)
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _REQUEST_FIELDS = tuple(VideoRequest.model_fields)
 _SUBMITTED_FIELDS = (*_REQUEST_FIELDS, "hailuo_conn_id", "idempotency_key")
-_STORAGE_FIELDS = ("image_conn_id", "destination", "destination_conn_id")
+STORAGE_FIELDS = ("image_conn_id", "destination", "destination_conn_id")
 
 MAX_DEAD_JOBS = 10
 """How many jobs that were dead when they were submitted, so of earlier tries, a try leaves behind before it gives
@@ -142,7 +142,7 @@ class HailuoGenerateOperator(BaseOperator):
     wait_for_completion: bool = True
     _before_rendering: tuple[int, str | None] | None = None
     _lineage: tuple[Mapping[str, Any] | None, str] = (None, "")
-    template_fields: Sequence[str] = (*_SUBMITTED_FIELDS, *_STORAGE_FIELDS)
+    template_fields: Sequence[str] = (*_SUBMITTED_FIELDS, *STORAGE_FIELDS)
     operator_extra_links = (HailuoVideoLink(),)
     ui_color: str = "#e8e4fb"
 
@@ -549,9 +549,8 @@ class HailuoGenerateOperator(BaseOperator):
             # Whoever waits looks again, and looks up the connection.
             self.log.warning("Job %s: cannot see it: %s", submission.job_id, error.without_job())
             return None
-        if not job.is_final or (job.status == JobStatus.COMPLETED and job.expired and not cleared):
-            return None
-        return None if job.lacks_url else job
+        is_purged = job.status == JobStatus.COMPLETED and job.expired
+        return job if job.is_final and not job.lacks_url and (cleared or not is_purged) else None
 
     def _submission_of_event(self, ti: Any, submissions: SubmissionStore, event: Mapping[str, Any]) -> Submission:
         """Return the submission that `event` is about; what a trigger has made is written down for a later try."""

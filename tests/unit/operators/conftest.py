@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import av
 import pytest
 
 from airflow_provider_hailuo.operators import worker_visits
+from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.sandbox.state import files
-from tests.unit.operators.fakes import Airflow, Store, World, install, let_delete
+from airflow_provider_hailuo.triggers import hailuo as triggers
+from tests.unit.operators.fakes import Airflow, Store, World, connect, install, let_delete
 
 
 @pytest.fixture
@@ -54,6 +57,15 @@ def small_videos(monkeypatch: pytest.MonkeyPatch) -> None:
             container.mux(stream.encode())
 
     monkeypatch.setattr(files, "write_video", write)
+
+
+@pytest.fixture
+def sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, small_videos: None) -> Iterator[Sandbox]:
+    """An account with 30 credits, if no other number is given; what fails is not tried again by the client."""
+    monkeypatch.setattr(triggers, "MIN_DEFERRED_SECONDS", 0)
+    with Sandbox(render_seconds=0.1, jitter=0, credits=getattr(request, "param", 30), seed=1) as sandbox:
+        connect(monkeypatch, sandbox, extra=json.dumps({"retries": 0}))
+        yield sandbox
 
 
 @pytest.fixture

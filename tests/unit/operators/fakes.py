@@ -21,6 +21,7 @@ from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.operators import hailuo as operators
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.operators.submission import STATE_KEY
+from airflow_provider_hailuo.sandbox import Sandbox
 
 if AIRFLOW >= (3, 0):
     from airflow.sdk import DAG
@@ -240,6 +241,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> World:
     for module in operators, hooks:
         monkeypatch.setattr(module, "time", world)
     return world
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **differences: object) -> None:
+    connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key, **differences}
+    monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps(connection))
 
 
 def let_delete(monkeypatch: pytest.MonkeyPatch, airflow: Airflow) -> None:

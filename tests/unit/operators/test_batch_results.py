@@ -41,32 +41,25 @@ def test_airflow_retries_it_if_that_may_mend_any_of_it(given: list[errors.Apifra
     assert type(failed(*given)) is kind
 
 
-@pytest.mark.parametrize(
-    ("circumstances", "advice"),
-    [
-        ({"tries_left": True}, "A retry makes what is missing and pays for nothing twice."),
-        ({"kept": True}, "Clearing the task makes what is missing and pays for nothing twice."),
-        ({"paid": False}, "Clearing the task makes what is missing and pays for nothing twice."),
-        ({}, "Clearing the task would make all videos anew, and pay for all."),
-    ],
-)
-def test_nothing_is_advised_that_pays_twice_unsaid(circumstances: dict[str, bool], advice: str):
-    assert str(failed(DEAD, **circumstances)).endswith(advice)
+CORRECT_IT = "No retry mends that: correct it, or set on_item_failure='skip'. "
 
 
 @pytest.mark.parametrize(
-    ("circumstances", "does"),
+    ("error", "circumstances", "advice"),
     [
-        ({"kept": True}, "makes only what is missing."),
-        ({"paid": False}, "makes only what is missing."),
-        ({"tries_left": True}, "makes all videos anew, and pays for all."),
+        (DEAD, {"tries_left": True}, "A retry makes what is missing and pays for nothing twice."),
+        (DEAD, {"kept": True}, "Clearing the task makes what is missing and pays for nothing twice."),
+        (DEAD, {"paid": False}, "Clearing the task makes what is missing and pays for nothing twice."),
+        (DEAD, {}, "Clearing the task would make all videos anew, and pay for all."),
+        (REFUSED, {"kept": True}, f"{CORRECT_IT}Clearing the task makes only what is missing."),
+        (REFUSED, {"paid": False}, f"{CORRECT_IT}Clearing the task makes only what is missing."),
+        (REFUSED, {"tries_left": True}, f"{CORRECT_IT}Clearing the task makes all videos anew, and pays for all."),
     ],
 )
-def test_what_no_retry_mends_says_so(circumstances: dict[str, bool], does: str):
-    told = str(failed(REFUSED, **circumstances))
-
-    assert "No retry mends that: correct it, or set on_item_failure='skip'" in told
-    assert told.endswith(f"Clearing the task {does}")
+def test_nothing_is_advised_that_pays_twice_unsaid(
+    error: errors.ApiframeError, circumstances: dict[str, bool], advice: str
+):
+    assert str(failed(error, **circumstances)).endswith(advice)
 
 
 def test_jobs_that_may_still_complete_are_named_apart_from_those_that_are_there():

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,22 +11,8 @@ from airflow_provider_hailuo.apiframe.models import VideoRequest
 from airflow_provider_hailuo.compat import AirflowException, AirflowFailException, TaskDeferred
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
-from airflow_provider_hailuo.triggers import hailuo as triggers
 from airflow_provider_hailuo.triggers.hailuo import DEFER_TIMEOUT_MARGIN_SECONDS, HailuoJobTrigger
-from tests.unit.operators.fakes import TaskInstance, make_dag
-
-
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    monkeypatch.setattr(triggers, "MIN_DEFERRED_SECONDS", 0)
-    with Sandbox(render_seconds=0.1, jitter=0, credits=30, seed=1) as sandbox:
-        connect(monkeypatch, sandbox)
-        yield sandbox
-
-
-def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **differences: object) -> None:
-    connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key, **differences}
-    monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps(connection))
+from tests.unit.operators.fakes import TaskInstance, connect, make_dag
 
 
 def operator(**arguments: object) -> HailuoGenerateOperator:
@@ -199,12 +184,11 @@ def test_a_missing_connection_is_worth_a_retry():
     assert not isinstance(raised.value, AirflowFailException)
 
 
-@pytest.mark.parametrize("deferrable", [True, False])
-def test_an_api_that_is_away_is_worth_a_retry(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, deferrable: bool):
+def test_an_api_that_is_away_is_worth_a_retry(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     connect(monkeypatch, sandbox, host="http://127.0.0.1:9", extra={"retries": 0})
 
     with pytest.raises(AirflowException, match=r"refused.*Nothing was paid\. A retry submits it") as raised:
-        execute(operator(deferrable=deferrable), max_tries=1)
+        execute(operator(), max_tries=1)
     assert not isinstance(raised.value, AirflowFailException)
 
 

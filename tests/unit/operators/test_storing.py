@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,14 +18,7 @@ from airflow_provider_hailuo.exceptions import HailuoStorageException, HailuoUna
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
 from tests.unit.operators.fakes import Airflow, KilledError, Store
-from tests.unit.operators.test_hailuo import TaskInstance, charged, connect, jobs, resume
-
-
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch, small_videos: None) -> Iterator[Sandbox]:
-    with Sandbox(render_seconds=0.1, jitter=0, credits=30, seed=1) as sandbox:
-        connect(monkeypatch, sandbox, extra=json.dumps({"retries": 0}))
-        yield sandbox
+from tests.unit.operators.test_hailuo import TaskInstance, charged, jobs, resume
 
 
 class Worker(Airflow):
@@ -56,10 +49,7 @@ def test_the_video_is_stored_and_its_uri_returned(sandbox: Sandbox, tmp_path: Pa
     assert [path.name for path in target.parent.iterdir()] == ["boat.mp4"]
 
 
-def test_it_is_stored_in_the_visit_that_takes_the_result(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("airflow_provider_hailuo.triggers.hailuo.MIN_DEFERRED_SECONDS", 0)
+def test_it_is_stored_in_the_visit_that_takes_the_result(sandbox: Sandbox, tmp_path: Path):
     stored, ti = task(f"{tmp_path}/", deferrable=True), TaskInstance()
 
     with pytest.raises(TaskDeferred) as deferral:
@@ -281,33 +271,29 @@ def test_a_video_within_its_cap_is_made(sandbox: Sandbox):
     assert Worker().run(task(None, max_credits=5)).startswith(sandbox.base_url)
 
 
-def test_an_account_that_has_less_is_told_of_all_three_numbers(monkeypatch: pytest.MonkeyPatch):
-    with Sandbox(render_seconds=0.1, credits=3) as sandbox:
-        connect(monkeypatch, sandbox)
-        with pytest.raises(AirflowFailException) as raised:
-            Worker().run(task(None, max_credits=20))
+@pytest.mark.parametrize("sandbox", [3], indirect=True)
+def test_an_account_that_has_less_is_told_of_all_three_numbers(sandbox: Sandbox):
+    told = "max_credits: 20: 1 video costs 5 credits, and the account has 3 credits.*Top up"
 
-        assert "max_credits: 20: 1 video costs 5 credits, and the account has 3 credits" in str(raised.value)
-        assert "Top up" in str(raised.value)
-        assert jobs(sandbox) == 0
+    with pytest.raises(AirflowFailException, match=told):
+        Worker().run(task(None, max_credits=20))
+    assert jobs(sandbox) == 0
 
 
+@pytest.mark.parametrize("sandbox", [5], indirect=True)
 def test_what_may_be_paid_already_is_not_given_up_for_money_or_storage(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """Before Airflow 3.3 a retry cannot know: it sends the same once more, and gets the job that is paid."""
-    with Sandbox(render_seconds=0.1, credits=5) as sandbox:
-        connect(monkeypatch, sandbox)
-        made = task(f"{tmp_path}/", max_credits=5)
-        with monkeypatch.context() as patch:
-            patch.setattr(storage, "_put", lambda *_: 1 / 0)
-            with pytest.raises(HailuoStorageException):
-                made.execute({"ti": TaskInstance(max_tries=1)})
-        assert sandbox.stats()["credits"] == 0
-        with monkeypatch.context() as patch:
-            patch.setattr(storage.Destination, "check", lambda *_: 1 / 0)
+    airflow, made = Airflow(None, None), task(f"{tmp_path}/", max_credits=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "_put", lambda *_: 1 / 0)
+        with pytest.raises(HailuoStorageException):
+            airflow.run(made)
+    assert sandbox.stats()["credits"] == 0
+    monkeypatch.setattr(storage.Destination, "check", lambda *_: 1 / 0)
 
-            uri = made.execute({"ti": TaskInstance(max_tries=1, try_number=2)})
+    uri = airflow.run(made)
 
-        assert Path(uri.removeprefix("file://")).exists()
-        assert jobs(sandbox) == 1
+    assert Path(uri.removeprefix("file://")).exists()
+    assert jobs(sandbox) == 1

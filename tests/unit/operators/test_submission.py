@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,10 +55,6 @@ def dies_before_the_answer(world: World, airflow: Airflow) -> None:
     world.after_post = nothing
 
 
-def submission_store(store: Store | None, *, nested: bool = False) -> SubmissionStore:
-    return SubmissionStore({"task_state_store": store}, nested=nested, needed=False)
-
-
 # The decision
 
 
@@ -100,46 +95,14 @@ def test_a_retry_goes_on_and_a_cleared_task_does_if_the_same_video_is_owed(
 # The store
 
 
-def test_what_is_written_comes_back_from_json():
-    store = Store()
+def test_what_is_written_comes_back_from_json_and_fields_of_a_newer_version_are_ignored():
+    context = {"task_state_store": Store()}
     full = replace(BEGUN, own_key="mine", delivered=True)
 
-    submission_store(store).save(full)
-    again = submission_store(store)
+    SubmissionStore(context, nested=False, needed=False).save(full)
+    context["task_state_store"].set(STATE_KEY, {**context["task_state_store"].submission, "from_the_future": 1})
 
-    assert again.load() == again.current == full
-    assert again.is_earlier
-
-
-def test_fields_of_a_newer_version_are_ignored():
-    store = Store()
-    submission_store(store).save(BEGUN)
-    store.kept[STATE_KEY] = json.dumps({**json.loads(store.kept[STATE_KEY]), "from_the_future": 1})
-
-    assert submission_store(store).load() == BEGUN
-
-
-def test_without_a_store_nothing_is_found_and_nothing_fails():
-    for submissions in (submission_store(None), submission_store(Store(), nested=True)):
-        submissions.save(BEGUN)
-        submissions.update(BEGUN)
-        assert submissions.current == BEGUN
-        assert submissions.load() is None
-        assert (submissions.has_store, submissions.is_earlier) == (False, False)
-        submissions.discard()
-        assert submissions.current is None
-
-
-def test_what_was_sent_by_an_earlier_try_and_never_answered_is_in_doubt():
-    store = Store()
-    submissions = submission_store(store)
-    submissions.save(replace(BEGUN, job_id=None))
-    assert not submissions.in_doubt
-
-    submissions.load()
-    assert submissions.in_doubt
-    submissions.update(BEGUN)
-    assert not submissions.in_doubt
+    assert SubmissionStore(context, nested=False, needed=False).load() == full
 
 
 # It is written before it is sent
