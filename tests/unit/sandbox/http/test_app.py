@@ -16,15 +16,19 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 Api = Any
 
 
-def assert_error(answer: httpx.Response, status: int, **more: Any) -> dict[str, Any]:
+def assert_error(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert UUID(answer.headers["x-request-id"])
     body: dict[str, Any] = answer.json()
     assert body.pop("error")
-    for name, value in more.items():
-        assert body.pop(name) == value
     return body
+
+
+def assert_refused(answer: httpx.Response, *fields: str) -> None:
+    details = assert_error(answer, 400)["details"]
+    assert set(details) == set(fields)
+    assert all(isinstance(text, str) for texts in details.values() for text in texts)
 
 
 class TestKey:
@@ -73,22 +77,17 @@ class TestErrors:
 
         with monkeypatch.context() as patch:
             patch.setattr(routes, "account_json", broken)
-            patch.setattr(routes, "page_json", broken)
             assert assert_error(api.get("/v2/me"), 500) == {}
-            assert assert_error(api.get("/v2/jobs"), 500) == {}
         assert api.get("/v2/me").status_code == 200
-        messages = [record.message for record in caplog.records if record.exc_info]
-        assert messages == ["GET /v2/me failed", "GET /v2/jobs failed"]
+        assert [record.message for record in caplog.records if record.exc_info] == ["GET /v2/me failed"]
 
     def test_of_requests_name_the_fields(self, api: Api) -> None:
-        body = assert_error(api.generate("", hailuoParams={"duration": "6"}, webhook_url="http://x"), 400)
-        assert set(body["details"]) == {"prompt", "hailuoParams.duration", "webhook_url"}
-        assert all(isinstance(text, str) for texts in body["details"].values() for text in texts)
-        for raw in (b"", b"{", b"[]", b'{"prompt": NaN}'):
-            assert_error(api.post("/v2/videos/generate", content=raw), 400, details={})
-        assert set(assert_error(api.get("/v2/jobs?limit=0&status=x"), 400)["details"]) == {"limit", "status"}
-        assert set(assert_error(api.get("/v2/jobs/nonsense"), 400)["details"]) == {"id"}
-        assert set(assert_error(api.generate(key="k" * 256), 400)["details"]) == {"Idempotency-Key"}
+        answer = api.generate("", hailuoParams={"duration": "6"}, webhook_url="http://x")
+        assert_refused(answer, "prompt", "hailuoParams.duration", "webhook_url")
+        assert_refused(api.post("/v2/videos/generate", content=b"{"))
+        assert_refused(api.get("/v2/jobs?limit=0&status=x"), "limit", "status")
+        assert_refused(api.get("/v2/jobs/nonsense"), "id")
+        assert_refused(api.generate(key="k" * 256), "Idempotency-Key")
 
     def test_of_an_odd_field_name_can_be_told(self, api: Api) -> None:
         raw = b'{"prompt": "a", "model": "hailuo-02", "\\ud800": 1}'
@@ -146,13 +145,13 @@ class TestJobs:
         assert_error(api.get(f"/v2/jobs/{UNKNOWN}"), 404)
 
     def test_can_be_walked_while_new_ones_arrive(self, start: Callable[..., Api]) -> None:
-        api = start(credits=10_000)
-        ids = [api.submit() for _ in range(250)]
+        api = start()
+        ids = [api.submit() for _ in range(25)]
         met: list[str] = []
         cursor: dict[str, str] = {}
         sizes = []
         while True:
-            page = api.get("/v2/jobs", params={"limit": "100", **cursor}).json()
+            page = api.get("/v2/jobs", params={"limit": "10", **cursor}).json()
             sizes.append(len(page["jobs"]))
             met += [job["id"] for job in page["jobs"]]
             assert page["hasMore"] == (page["nextCursor"] is not None)
@@ -160,11 +159,12 @@ class TestJobs:
                 break
             cursor = {"cursor": page["nextCursor"]}
             api.submit()
-        assert sizes == [100, 100, 50]
+        assert sizes == [10, 10, 5]
         assert sorted(met) == sorted(ids)
-        everything = api.get("/v2/jobs", params={"limit": "100"}).json()["jobs"]
-        places = [(job["createdAt"], job["id"]) for job in everything]
+        newest = api.get("/v2/jobs").json()["jobs"]
+        places = [(job["createdAt"], job["id"]) for job in newest]
         assert places == sorted(places, reverse=True)
+        assert len(newest) == 20
 
     def test_can_be_filtered(self, start: Callable[..., Api]) -> None:
         api = start(render_seconds=0)
@@ -195,14 +195,7 @@ class TestJobs:
         page = api.get("/v2/jobs?limit=1&include_models=true&page=2").json()
         assert (page["models"], len(page["jobs"])) == (["hailuo-02", "hailuo-2.3"], 1)
         assert "models" not in api.get("/v2/jobs?include_models=false").json()
-        assert set(assert_error(api.get("/v2/jobs?include_models=1"), 400)["details"]) == {"include_models"}
-
-    def test_come_twenty_at_a_time_by_default(self, start: Callable[..., Api]) -> None:
-        api = start()
-        for _ in range(21):
-            api.submit()
-        page = api.get("/v2/jobs").json()
-        assert (len(page["jobs"]), page["hasMore"]) == (20, True)
+        assert_refused(api.get("/v2/jobs?include_models=1"), "include_models")
 
 
 def test_all_jobs_are_told_whatever_goes_wrong(start: Callable[..., Api]) -> None:
@@ -239,8 +232,8 @@ def test_me_tells_the_balance_and_only_the_start_of_the_key(start: Callable[...,
     api.submit()
     me = api.get("/v2/me").json()
     assert set(me["user"]) == {"id", "email", "role"}
-    assert (me["team"]["credits"], me["team"]["customerId"]) == (45, None)
-    assert set(me["team"]) == {"id", "name", "credits", "plan", "customerId"}
+    team = {"id": me["team"]["id"], "name": "Sandbox", "credits": 45, "plan": "sandbox", "customerId": None}
+    assert me["team"] == team
     assert me["apiKey"]["prefix"] == "afk_1234"
     assert "afk_12345678" not in str(me)
 
@@ -253,35 +246,26 @@ class TestVideo:
             whole = anyone.get(url)
             head = anyone.head(url)
             part = anyone.get(url, headers={"Range": "bytes=100-199"})
-            tail = anyone.get(url, headers={"Range": "bytes=-50"})
-            beyond = anyone.get(url, headers={"Range": f"bytes={len(whole.content)}-"})
         assert (whole.status_code, whole.headers["content-type"]) == (200, "video/mp4")
-        assert whole.headers["accept-ranges"] == "bytes"
         assert (head.status_code, head.content) == (200, b"")
         assert int(head.headers["content-length"]) == len(whole.content)
         assert (part.status_code, part.content) == (206, whole.content[100:200])
         assert part.headers["content-range"] == f"bytes 100-199/{len(whole.content)}"
-        assert tail.content == whole.content[-50:]
-        assert beyond.status_code == 416
         file = tmp_path / "video.mp4"
         file.write_bytes(whole.content)
         with av.open(file) as container:
             assert container.streams.video[0].frames == 144
 
-    def test_is_not_there_before_the_end_or_after_a_failure(self, start: Callable[..., Api]) -> None:
-        api = start(render_seconds=0)
-        for prompt in ("[[stall]]", "[[fail: x]]", "[[slow: 100]]"):
-            job_id = api.submit(prompt)
-            assert api.job(job_id)["result"] is None
-            assert_error(api.get(f"/videos/{job_id}.mp4"), 404)
+    def test_is_not_there_before_the_end_after_a_failure_or_after_the_retention(
+        self, start: Callable[..., Api]
+    ) -> None:
+        api = start(render_seconds=0, retention_seconds=0)
+        for prompt, expired in (("[[stall]]", False), ("[[fail: x]]", False), ("a wave", True)):
+            job = api.job(api.submit(prompt))
+            assert (job["result"] is not None, job["expired"]) == (expired, expired)
+            assert_error(api.get(f"/videos/{job['id']}.mp4"), 404)
         for name in (UNKNOWN, "x", "..%2f..%2fetc%2fpasswd"):
             assert_error(api.get(f"/videos/{name}.mp4"), 404)
-
-    def test_is_gone_after_the_retention(self, start: Callable[..., Api]) -> None:
-        api = start(render_seconds=0, retention_seconds=0)
-        job = api.job(api.submit())
-        assert (job["status"], job["expired"]) == ("COMPLETED", True)
-        assert_error(api.get(job["result"]["videoUrl"]), 404)
 
 
 class TestUploads:
@@ -298,39 +282,22 @@ class TestUploads:
         assert served.headers["x-content-type-options"] == "nosniff"
         assert_error(api.get(f"/uploads/{UNKNOWN}"), 404)
 
-    def test_serve_as_an_image_of_a_request(self, api: Api) -> None:
-        url = api.post("/v2/uploads", files={"file": PNG}).json()["url"]
-        api.submit(hailuoParams={"image": url, "end_image": url})
-
-    @pytest.mark.parametrize("content", [b"", b"text", b"<svg/>"])
-    def test_of_another_type_are_refused(self, api: Api, content: bytes) -> None:
-        answer = api.post("/v2/uploads", files={"file": ("a.png", content, "image/png")})
-        assert set(assert_error(answer, 400)["details"]) == {"file"}
-
-    def test_that_are_too_large_are_refused(self, api: Api) -> None:
-        answer = api.post("/v2/uploads", files={"file": PNG + bytes(25 * 1024 * 1024)})
-        assert "25 MB" in assert_error(answer, 400)["details"]["file"][0]
-
     @pytest.mark.parametrize(
-        ("request_", "fields"),
+        ("request_", "field"),
         [
-            ({"json": {}}, {"file"}),
-            ({"data": {"file": "text"}}, {"file"}),
-            ({"files": {"image": PNG}}, {"image"}),
-            ({"files": [("file", PNG), ("file", PNG)]}, {"file"}),
-            ({"files": {"file": PNG, "image": PNG}}, {"image"}),
+            ({"json": {}}, "file"),
+            ({"data": {"file": "text"}}, "file"),
+            ({"files": [("file", PNG), ("file", PNG)]}, "file"),
+            ({"files": {"file": PNG, "image": PNG}}, "image"),
+            ({"files": {"file": ("a.png", b"text", "image/png")}}, "file"),
         ],
     )
-    def test_of_another_shape_are_refused(self, api: Api, request_: dict[str, Any], fields: set[str]) -> None:
-        assert set(assert_error(api.post("/v2/uploads", **request_), 400)["details"]) == fields
+    def test_of_another_shape_or_type_are_refused(self, api: Api, request_: dict[str, Any], field: str) -> None:
+        assert_refused(api.post("/v2/uploads", **request_), field)
 
     def test_may_come_with_other_text(self, api: Api) -> None:
         answer = api.post("/v2/uploads", files={"file": PNG}, data={"name": "x", "kind": "video"})
         assert (answer.status_code, answer.json()["kind"]) == (201, "image")
-
-    def test_that_are_no_multipart_are_refused(self, api: Api) -> None:
-        headers = {"content-type": "multipart/form-data"}
-        assert_error(api.post("/v2/uploads", content=b"x", headers=headers), 400)
 
 
 def test_stats_count_requests_by_route(start: Callable[..., Api]) -> None:

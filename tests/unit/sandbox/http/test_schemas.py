@@ -1,24 +1,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import pytest
 
-from airflow_provider_hailuo.apiframe.models import JobStatus
 from airflow_provider_hailuo.sandbox.http.schemas import (
     InvalidRequestError,
-    event_json,
     job_json,
-    page_json,
     parse_generate_request,
     parse_idempotency_key,
     parse_job_id,
     parse_job_query,
 )
 from airflow_provider_hailuo.sandbox.state.account import Account
-from airflow_provider_hailuo.sandbox.state.jobs import Cursor, EventKind, GenerateRequest
+from airflow_provider_hailuo.sandbox.state.jobs import EventKind, GenerateRequest
 
 ID = "b2c3d4e5-f6a7-8901-bcde-f23456789012"
 BASE = "http://sandbox"
@@ -36,11 +34,10 @@ def parse(value: Any) -> GenerateRequest:
     return parse_generate_request(json.dumps(value).encode())
 
 
-def refused(value: Any) -> dict[str, list[str]]:
+def refused_fields(parse: Callable[[Any], Any], value: Any) -> set[str]:
     with pytest.raises(InvalidRequestError) as caught:
         parse(value)
-    assert all(isinstance(text, str) and text for texts in caught.value.details.values() for text in texts)
-    return {path: list(texts) for path, texts in caught.value.details.items()}
+    return set(caught.value.details)
 
 
 class TestGenerateRequest:
@@ -82,12 +79,8 @@ class TestGenerateRequest:
             body(prompt="\x00\n🌅"),
             body(model="hailuo-2.3"),
             body(model="hailuo-2.3-fast"),
-            body(model="hailuo-03"),
             hailuo(),
-            hailuo(duration=6.0),
-            hailuo(duration=10),
-            hailuo(duration=10.0, resolution="768p"),
-            hailuo(duration=6, resolution="1080p"),
+            hailuo(duration=10, resolution="768p"),
             body(model="hailuo-03", hailuoParams={"image": "https://example.com/a.png"}),
             body(webhookEvents=["failed"]),
         ],
@@ -103,53 +96,38 @@ class TestGenerateRequest:
         ("value", "paths"),
         [
             ({}, {"prompt", "model"}),
-            ({"prompt": "a"}, {"model"}),
             (body(prompt=""), {"prompt"}),
             (body(prompt="x" * 2001), {"prompt"}),
             (body(prompt="🌅" * 1000 + "x"), {"prompt"}),
-            (body(prompt=7), {"prompt"}),
             (body(prompt=None), {"prompt"}),
-            (body(prompt=["a"]), {"prompt"}),
             (body(prompt="\ud800"), {"prompt"}),
             (body(model="hailuo-01"), {"model"}),
             (body(model="HAILUO-02"), {"model"}),
-            (body(model=None), {"model"}),
             (body(webhook_url="https://example.com"), {"webhook_url"}),
             (body(duration=6), {"duration"}),
             (body(params={}), {"params"}),
             (body(hailuoParams=None), {"hailuoParams"}),
             (body(hailuoParams=[]), {"hailuoParams"}),
-            (body(hailuoParams="{}"), {"hailuoParams"}),
             (hailuo(endImage="https://example.com/a.png"), {"hailuoParams.endImage"}),
             (hailuo(duration="6"), {"hailuoParams.duration"}),
             (hailuo(duration=7), {"hailuoParams.duration"}),
             (hailuo(duration=6.5), {"hailuoParams.duration"}),
             (hailuo(duration=True), {"hailuoParams.duration"}),
-            (hailuo(duration=None), {"hailuoParams.duration"}),
             (hailuo(duration=10**400), {"hailuoParams.duration"}),
             (hailuo(duration=10, resolution="1080p"), {"hailuoParams.duration"}),
             (hailuo(resolution="720p"), {"hailuoParams.resolution"}),
             (hailuo(resolution="1080P"), {"hailuoParams.resolution"}),
-            (hailuo(resolution=768), {"hailuoParams.resolution"}),
-            (hailuo(resolution=None), {"hailuoParams.resolution"}),
             (hailuo(prompt_optimizer="true"), {"hailuoParams.prompt_optimizer"}),
-            (hailuo(prompt_optimizer=1), {"hailuoParams.prompt_optimizer"}),
-            (hailuo(prompt_optimizer=None), {"hailuoParams.prompt_optimizer"}),
             (hailuo(image="example.com/a.png"), {"hailuoParams.image"}),
             (hailuo(image="file:///etc/passwd"), {"hailuoParams.image"}),
             (hailuo(image="data:image/png;base64,AAAA"), {"hailuoParams.image"}),
             (hailuo(image=""), {"hailuoParams.image"}),
             (hailuo(image=None), {"hailuoParams.image"}),
-            (hailuo(image=1), {"hailuoParams.image"}),
-            (hailuo(end_image="nowhere"), {"hailuoParams.end_image"}),
             (body(webhookUrl="ftp://example.com"), {"webhookUrl"}),
             (body(webhookUrl="http://x:99999"), {"webhookUrl"}),
             (body(webhookUrl=None), {"webhookUrl"}),
             (body(webhookEvents=[]), {"webhookEvents"}),
-            (body(webhookEvents=None), {"webhookEvents"}),
-            (body(webhookEvents="completed"), {"webhookEvents"}),
             (body(webhookEvents=["completed", "cancelled"]), {"webhookEvents.1"}),
-            (body(webhookEvents=[None]), {"webhookEvents.0"}),
             (
                 {"prompt": "", "hailuoParams": {"duration": "6", "foo": 1}, "bar": 2},
                 {"prompt", "model", "hailuoParams.duration", "hailuoParams.foo", "bar"},
@@ -157,7 +135,7 @@ class TestGenerateRequest:
         ],
     )
     def test_is_refused_by_field(self, value: dict[str, Any], paths: set[str]) -> None:
-        assert set(refused(value)) == paths
+        assert refused_fields(parse, value) == paths
 
     @pytest.mark.parametrize(
         "url",
@@ -204,47 +182,35 @@ class TestGenerateRequest:
         ],
     )
     def test_takes_no_others(self, url: str) -> None:
-        assert set(refused(hailuo(image=url))) == {"hailuoParams.image"}
-        assert set(refused(body(webhookUrl=url))) == {"webhookUrl"}
+        both = body(hailuoParams={"image": url}, webhookUrl=url)
+        assert refused_fields(parse, both) == {"hailuoParams.image", "webhookUrl"}
 
     @pytest.mark.parametrize("model", ["hailuo-2.3", "hailuo-2.3-fast", "hailuo-03"])
     def test_takes_an_end_image_for_hailuo_02_only(self, model: str) -> None:
         params = {"end_image": "https://example.com/a.png"}
         assert parse(body(hailuoParams=params)).body["hailuoParams"] == params
-        assert set(refused(body(model=model, hailuoParams=params))) == {"hailuoParams.end_image"}
+        assert refused_fields(parse, body(model=model, hailuoParams=params)) == {"hailuoParams.end_image"}
 
     @pytest.mark.parametrize(
         "raw",
         [
             b"",
             b"{",
-            b"prompt=a",
             b"\xff\xfe{}",
             b'{"prompt": NaN}',
-            b'{"prompt": Infinity}',
             b"[" * 100_000,
             b"[]",
             b"null",
-            b'"text"',
-            b"6",
-            b"1" * 5000,
+            b"1" * 5000,  # Python refuses to read it
         ],
     )
     def test_is_a_json_object(self, raw: bytes) -> None:
-        with pytest.raises(InvalidRequestError) as caught:
-            parse_generate_request(raw)
-        assert caught.value.details == {}
+        assert refused_fields(parse_generate_request, raw) == set()
 
 
-class TestIdempotencyKey:
-    @pytest.mark.parametrize("key", [None, "k", "k" * 255])
-    def test_is_accepted(self, key: str | None) -> None:
-        assert parse_idempotency_key(key) == key
-
-    def test_has_at_most_255_characters(self) -> None:
-        with pytest.raises(InvalidRequestError) as caught:
-            parse_idempotency_key("k" * 256)
-        assert set(caught.value.details) == {"Idempotency-Key"}
+@pytest.mark.parametrize("key", [None, "k", "k" * 255])
+def test_idempotency_key_is_accepted(key: str | None) -> None:
+    assert parse_idempotency_key(key) == key
 
 
 class TestJobId:
@@ -256,28 +222,18 @@ class TestJobId:
         "text", ["", "x", ID[:-1], ID + "0", f"{{{ID}}}", ID.replace("-", ""), ID + "\n", "İ" + ID[1:]]
     )
     def test_is_refused_otherwise(self, text: str) -> None:
-        with pytest.raises(InvalidRequestError) as caught:
-            parse_job_id(text)
-        assert set(caught.value.details) == {"id"}
+        assert refused_fields(parse_job_id, text) == {"id"}
 
 
 class TestJobQuery:
     def test_has_the_defaults_of_the_api(self) -> None:
-        query = parse_job_query([])
-        assert (query.limit, query.scope) == (20, "user")
-        assert (query.before, query.status, query.model, query.search) == (None, None, None, None)
-        assert query.include_models == "false"
+        nothing = dict.fromkeys(("before", "status", "model", "search"))
+        assert dict(parse_job_query([])) == {**nothing, "limit": 20, "scope": "user", "include_models": "false"}
 
     def test_holds_what_was_asked_for(self) -> None:
         asked = {"limit": "100", "scope": "team", "status": "FAILED", "model": "kling", "search": ID.upper()}
-        query = parse_job_query(asked.items())
-        assert (query.limit, query.scope, query.status, query.model, query.search) == (
-            100,
-            "team",
-            JobStatus.FAILED,
-            "kling",
-            ID,
-        )
+        told = dict(parse_job_query(asked.items()))
+        assert told == {**asked, "limit": 100, "search": ID, "before": None, "include_models": "false"}
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -295,9 +251,7 @@ class TestJobQuery:
         ],
     )
     def test_is_refused_by_field(self, name: str, value: str) -> None:
-        with pytest.raises(InvalidRequestError) as caught:
-            parse_job_query([(name, value)])
-        assert set(caught.value.details) == {name}
+        assert refused_fields(parse_job_query, [(name, value)]) == {name}
 
     def test_holds_nothing_that_nobody_knows(self) -> None:
         known = [("limit", "7"), ("include_models", "true")]
@@ -306,38 +260,28 @@ class TestJobQuery:
         assert parse_job_query(known).include_models == "true"
 
     def test_has_each_value_once(self) -> None:
-        with pytest.raises(InvalidRequestError) as caught:
-            parse_job_query([("limit", "1"), ("limit", "2"), ("status", "FAILED")])
-        assert set(caught.value.details) == {"limit"}
+        pairs = [("limit", "1"), ("limit", "2"), ("status", "FAILED")]
+        assert refused_fields(parse_job_query, pairs) == {"limit"}
 
 
-class OneJob:
-    """An account whose clock is set by hand, with one job in it."""
-
-    def __init__(self, **fields: Any) -> None:
-        self.moment = 1_773_568_800_005
-        self.account = Account(
-            credits=1000,
-            render_seconds=100,
-            jitter=0,
-            retention_seconds=86400,
-            rng=Random(1),
-            clock=lambda: self.moment,
-        )
-        self.id = self.account.submit(parse(body(**fields))).id
-
-    def job_at(self, seconds: float) -> dict[str, Any]:
-        self.moment += round(seconds * 1000)
-        job = self.account.job(self.id)
-        assert job
-        return job_json(job, now=self.account.now, base_url=BASE)
+def told(seconds: int, **fields: Any) -> dict[str, Any]:
+    """Return what is told of a job that was submitted so many seconds ago."""
+    moment = 1_773_568_800_005
+    account = Account(
+        credits=5, render_seconds=100, jitter=0, retention_seconds=86400, rng=Random(1), clock=lambda: moment
+    )
+    job_id = account.submit(parse(body(**fields))).id
+    moment += seconds * 1000
+    job = account.job(job_id)
+    assert job
+    return job_json(job, now=account.now, base_url=BASE)
 
 
 class TestJobJson:
     def test_of_a_job_that_renders(self) -> None:
-        one = OneJob(hailuoParams={"duration": 6}, webhookUrl="http://hook", webhookEvents=["completed"])
-        assert one.job_at(55) == {
-            "id": one.id,
+        job = told(55, hailuoParams={"duration": 6}, webhookUrl="http://hook", webhookEvents=["completed"])
+        assert job == {
+            "id": job["id"],
             "status": "PROCESSING",
             "model": "hailuo-02",
             "progress": 50,
@@ -351,83 +295,8 @@ class TestJobJson:
             "completedAt": None,
         }
 
-    def test_of_a_finished_job(self) -> None:
-        one = OneJob()
-        job = one.job_at(200)
-        assert job["result"] == {"videoUrl": f"{BASE}/videos/{one.id}.mp4"}
+    def test_of_a_finished_job_keeps_the_url_once_it_has_expired(self) -> None:
+        job = told(100 + 86400)
         assert (job["status"], job["progress"], job["completedAt"]) == ("COMPLETED", 100, "2026-03-15T10:01:40.005Z")
-
-    def test_of_an_expired_job_keeps_the_url(self) -> None:
-        one = OneJob()
-        job = one.job_at(100 + 86400)
+        assert job["result"] == {"videoUrl": f"{BASE}/videos/{job['id']}.mp4"}
         assert job["expired"] is True
-        assert job["result"] == {"videoUrl": f"{BASE}/videos/{one.id}.mp4"}
-
-    def test_of_a_failed_job(self) -> None:
-        job = OneJob(prompt="[[fail: content policy]]").job_at(200)
-        assert (job["status"], job["error"], job["creditCost"]) == ("FAILED", "content policy", 0)
-        assert (job["result"], job["progress"]) == (None, 0)
-
-    def test_can_be_serialised(self) -> None:
-        assert json.loads(json.dumps(OneJob(prompt="한국 🌅").job_at(0)))["input"] == {"prompt": "한국 🌅"}
-
-
-class TestPageJson:
-    def test_leads_on_by_a_cursor_that_reads_back(self) -> None:
-        one = OneJob()
-        job = one.account.job(one.id)
-        assert job
-        page = page_json([job], has_more=True, now=one.moment, base_url=BASE)
-        assert page["hasMore"] is True
-        assert [j["id"] for j in page["jobs"]] == [one.id]
-        assert parse_job_query([("cursor", page["nextCursor"])]).before == Cursor(job.created_at, job.id)
-
-    def test_tells_all_of_a_job_but_what_was_asked_for(self) -> None:
-        one = OneJob()
-        complete = one.job_at(200)
-        job = one.account.job(one.id)
-        assert job
-        page = page_json([job], has_more=False, now=one.moment, base_url=BASE)
-        assert page["jobs"] == [{name: value for name, value in complete.items() if name != "input"}]
-
-    def test_tells_the_models_when_they_are_given(self) -> None:
-        page = page_json([], has_more=False, now=0, base_url=BASE, models=["hailuo-02"])
-        assert page == {"jobs": [], "nextCursor": None, "hasMore": False, "models": ["hailuo-02"]}
-
-    def test_ends_without_a_cursor(self) -> None:
-        assert page_json([], has_more=False, now=0, base_url=BASE) == {
-            "jobs": [],
-            "nextCursor": None,
-            "hasMore": False,
-        }
-
-
-class TestEventJson:
-    def events(self, **fields: Any) -> list[dict[str, Any]]:
-        one = OneJob(webhookUrl="http://hook", **fields)
-        one.job_at(200)
-        return [event_json(event, base_url=BASE) | {"jobId": "id"} for event in one.account.take_events()]
-
-    def test_of_completion(self) -> None:
-        (event,) = self.events()
-        assert event.pop("result")["videoUrl"].startswith(f"{BASE}/videos/")
-        assert event == {
-            "event": "completed",
-            "jobId": "id",
-            "status": "COMPLETED",
-            "progress": 100,
-            "model": "hailuo-02",
-            "creditCost": 5,
-            "completedAt": "2026-03-15T10:01:40.005Z",
-        }
-
-    def test_of_a_failure_carries_the_error(self) -> None:
-        (event,) = self.events(prompt="[[fail: no]]")
-        assert event == {"event": "failed", "jobId": "id", "status": "FAILED", "error": "no", "model": "hailuo-02"}
-
-    def test_of_progress_carries_the_progress(self) -> None:
-        events = self.events(webhookEvents=["progress"])
-        assert events == [
-            {"event": "progress", "jobId": "id", "status": "PROCESSING", "progress": percent, "model": "hailuo-02"}
-            for percent in (25, 50, 75)
-        ]

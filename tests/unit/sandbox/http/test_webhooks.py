@@ -100,27 +100,6 @@ def test_failure_and_progress_are_told_when_asked_for(
             assert event == {**told, "event": "progress", "status": "PROCESSING"}
 
 
-def test_nothing_is_told_that_was_not_asked_for(
-    start: Callable[..., Api], receiver: Receiver, eventually: Eventually
-) -> None:
-    api = start(render_seconds=0)
-    quiet = api.submit(webhookUrl=f"{receiver.url}/quiet", webhookEvents=["failed"])
-    loud = api.submit(webhookUrl=f"{receiver.url}/hook")
-    assert eventually(settled(api, loud)) == "delivered"
-    assert api.job(quiet)["webhookStatus"] is None
-    assert api.job(api.submit())["webhookStatus"] is None
-    assert receiver.events("/quiet") == []
-
-
-def test_a_released_job_is_told(start: Callable[..., Api], receiver: Receiver, eventually: Eventually) -> None:
-    api = start()
-    job_id = api.submit("[[stall]]", webhookUrl=f"{receiver.url}/hook")
-    assert receiver.events() == []
-    api.sandbox.release()
-    assert eventually(settled(api, job_id)) == "delivered"
-    assert [(event["event"], event["jobId"]) for event in receiver.events()] == [("completed", job_id)]
-
-
 def test_delivery_is_tried_again(start: Callable[..., Api], receiver: Receiver, eventually: Eventually) -> None:
     api = start(render_seconds=0)
     receiver.statuses = [500]
