@@ -159,24 +159,14 @@ class TestPrompt:
         job = open_account(jitter=1).submit(request(command))
         assert job.ends_at - job.created_at == seconds * 1000
 
-    def test_asks_for_a_slow_failure(self, account: Account, clock: Clock) -> None:
-        job = account.submit(request("[[slow: 300]] [[fail: no luck]]"))
-        clock.pass_(299)
-        assert now(account, job).status is JobStatus.PROCESSING
-        clock.pass_(1)
-        assert now(account, job).error == "no luck"
-
     @pytest.mark.parametrize(
         "prompt",
         [
             "[fail: x]",
             "[[slow: soon]]",
-            "[[slow: -1]]",
             "[[slow: 9999999]]",
             "[[fails: x]]",
             "[[stall",
-            "fail: x",
-            "[[[]]]",
         ],
     )
     def test_without_a_command_is_only_a_prompt(self, account: Account, clock: Clock, prompt: str) -> None:
@@ -215,14 +205,6 @@ class TestRelease:
         assert account.release() == [later.id]
         assert account.release() == []
 
-    def test_can_be_of_some_words(self, account: Account, clock: Clock) -> None:
-        wave, duck = (account.submit(request(f"{words} [[stall]]")) for words in ("a wave", "a duck"))
-        assert account.release("A wave") == []
-        assert account.release("wave [[") == [wave.id]
-        clock.pass_(50)
-        assert now(account, duck).progress(account.now) == 44
-        assert account.release("a ") == [duck.id]
-
     def test_leaves_the_time_of_others_as_it_was(self, account: Account, clock: Clock) -> None:
         rng = Random(1)
         prompts = [f"[[slow: {rng.randrange(1000)}]]" + rng.choice(["", "[[stall]]"]) for _ in range(100)]
@@ -252,16 +234,6 @@ class TestRelease:
         account.advance()
         assert account.take_events() == []
 
-    def test_starts_the_retention(self, open_account: Callable[..., Account], clock: Clock) -> None:
-        account = open_account(retention_seconds=60)
-        job = account.submit(request("[[stall]]"))
-        clock.pass_(1000)
-        account.release()
-        clock.pass_(59.9)
-        assert not now(account, job).expired
-        clock.pass_(0.1)
-        assert now(account, job).expired
-
     def test_lets_a_job_fail_whose_prompt_asks_for_that_too(self, account: Account) -> None:
         job = account.submit(request("[[stall]] [[fail: no luck]]"))
         account.release()
@@ -270,26 +242,6 @@ class TestRelease:
 
 
 class TestCredits:
-    @pytest.mark.parametrize(
-        ("model", "resolution", "duration", "price"),
-        [
-            ("hailuo-02", "768p", 6, 5),
-            ("hailuo-02", "768p", 10, 8),
-            ("hailuo-02", "1080p", 6, 10),
-            ("hailuo-2.3", "768p", 6, 5),
-            ("hailuo-2.3", "768p", 10, 10),
-            ("hailuo-2.3", "1080p", 6, 10),
-            ("hailuo-2.3-fast", "768p", 10, 10),
-            ("hailuo-03", "768p", 10, 10),
-        ],
-    )
-    def test_are_charged_at_submission(
-        self, account: Account, model: str, resolution: str, duration: int, price: int
-    ) -> None:
-        job = account.submit(request(model=model, resolution=resolution, duration=duration))
-        assert job.credit_cost == price
-        assert (account.credits, account.credits_charged) == (1000 - price, price)
-
     def test_come_back_when_a_job_fails(self, account: Account, clock: Clock) -> None:
         job = account.submit(request("[[fail: x]]"))
         account.submit(request())
@@ -298,17 +250,10 @@ class TestCredits:
         assert now(account, job).credit_cost == 0
         assert (account.credits, account.credits_charged) == (995, 5)
 
-    def test_that_come_back_can_be_spent(self, open_account: Callable[..., Account], clock: Clock) -> None:
-        account = open_account(credits=5)
-        account.submit(request("[[fail: x]]"))
-        with pytest.raises(InsufficientCreditsError):
-            account.submit(request())
-        clock.pass_(100)
-        account.submit(request())
-
     def test_may_be_spent_to_the_last(self, open_account: Callable[..., Account]) -> None:
         account = open_account(credits=10)
         account.submit(request(resolution="1080p"))
+        assert (account.credits, account.credits_charged) == (0, 10)
         with pytest.raises(InsufficientCreditsError) as caught:
             account.submit(request(duration=10), "key")
         assert (caught.value.required, caught.value.available) == (8, 0)
@@ -330,12 +275,6 @@ class TestIdempotencyKey:
             account.submit(request("another"), "key")
         assert account.credits == 995
 
-    def test_of_another_name_is_another_job(self, account: Account) -> None:
-        assert account.submit(request(), "one").id != account.submit(request(), "two").id
-
-    def test_is_needed_to_get_the_original(self, account: Account) -> None:
-        assert account.submit(request()).id != account.submit(request()).id
-
     def test_is_remembered_for_24_hours(self, account: Account, clock: Clock) -> None:
         job = account.submit(request(), "key")
         clock.pass_(24 * HOUR - 0.001)
@@ -346,11 +285,6 @@ class TestIdempotencyKey:
         clock.pass_(23 * HOUR)
         assert account.submit(request("another"), "key").id == new.id
 
-    def test_of_a_failed_job_brings_the_failure(self, account: Account, clock: Clock) -> None:
-        account.submit(request("[[fail: x]]"), "key")
-        clock.pass_(100)
-        assert account.submit(request("[[fail: x]]"), "key").status is JobStatus.FAILED
-
     def test_is_not_remembered_without_a_job(self, open_account: Callable[..., Account], clock: Clock) -> None:
         account = open_account(credits=5)
         account.submit(request("[[fail: x]]"))
@@ -360,12 +294,12 @@ class TestIdempotencyKey:
         account.submit(request("two"), "key")
 
 
-def walk(account: Account, limit: int, meanwhile: Callable[[], None] = lambda: None, **filters: Any) -> list[str]:
+def walk(account: Account, limit: int, meanwhile: Callable[[], None] = lambda: None) -> list[str]:
     ids: list[str] = []
     before: Cursor | None = None
     more = True
     while more:
-        jobs, more = account.page(limit=limit, before=before, **filters)
+        jobs, more = account.page(limit=limit, before=before)
         assert len(jobs) == limit or not more
         ids += [job.id for job in jobs]
         before = jobs[-1].cursor if jobs else None
@@ -400,27 +334,12 @@ class TestPages:
 
     def test_tell_whether_there_are_more(self, account: Account) -> None:
         assert account.page(limit=2) == ([], False)
-        for _ in range(2):
-            account.submit(request())
-        assert account.page(limit=2)[1] is False
-        assert account.page(limit=1)[1] is True
-
-    def test_can_be_of_one_status_or_model(self, account: Account, clock: Clock) -> None:
-        failed = account.submit(request("[[fail: x]]"))
-        done = account.submit(request())
-        clock.pass_(100)
-        other = account.submit(request(model="hailuo-03"))
-        assert walk(account, 1, status=JobStatus.FAILED) == [failed.id]
-        assert walk(account, 1, status=JobStatus.CANCELLED) == []
-        assert walk(account, 1, model="hailuo-03") == [other.id]
-        assert walk(account, 5, model="hailuo-02", status=JobStatus.COMPLETED) == [done.id]
-
-    def test_can_be_of_one_job(self, account: Account) -> None:
-        job = account.submit(request())
-        account.submit(request())
-        assert walk(account, 1, search=job.id) == [job.id]
-        assert walk(account, 1, search=job.id, model="hailuo-03") == []
-        assert walk(account, 1, search="00000000-0000-0000-0000-000000000000") == []
+        for model in ("hailuo-02", "hailuo-03", "hailuo-02"):
+            account.submit(request(model=model))
+        assert account.page(limit=3)[1] is False
+        assert account.page(limit=2)[1] is True
+        assert account.page(limit=2, model="hailuo-02")[1] is False
+        assert account.page(limit=1, model="hailuo-02")[1] is True
 
 
 class TestEvents:
@@ -450,11 +369,9 @@ class TestEvents:
         assert all(t >= reached for t, reached in zip(told, (25, 50, 75), strict=True))
 
     def test_come_only_when_asked_for(self, account: Account, clock: Clock) -> None:
-        account.submit(request())
-        account.submit(request(webhook_url="http://hook", webhook_events=frozenset({EventKind.FAILED})))
-        account.submit(
-            request("[[fail: x]]", webhook_url="http://hook", webhook_events=frozenset({EventKind.FAILED}))
-        )
+        failures = {"webhook_url": "http://hook", "webhook_events": frozenset({EventKind.FAILED})}
+        for asked in (request(), request(**failures), request("[[fail: x]]", **failures)):
+            account.submit(asked)
         clock.pass_(1000)
         account.advance()
         assert [(e.kind, e.job.error) for e in account.take_events()] == [(EventKind.FAILED, "x")]
@@ -480,20 +397,11 @@ class TestEvents:
         assert now(account, job).webhook_status is None
 
 
-def test_models_are_told_once_each(account: Account) -> None:
-    assert account.models() == []
-    for model in ("hailuo-2.3", "hailuo-02", "hailuo-2.3"):
-        account.submit(request(model=model))
-    assert account.models() == ["hailuo-02", "hailuo-2.3"]
-
-
 def test_statuses_are_counted(account: Account, clock: Clock) -> None:
-    for prompt in ("[[stall]]", "[[fail: x]]", "[[slow: 30]]", "[[slow: 1000]]", "x"):
+    for prompt in ("[[stall]]", "[[fail: x]]", "[[slow: 30]]", "[[slow: 2000]]", "x"):
         account.submit(request(prompt))
-    clock.pass_(50)
-    assert account.statuses() == {"QUEUED": 1, "PROCESSING": 3, "COMPLETED": 1, "FAILED": 0, "CANCELLED": 0}
-    clock.pass_(50)
-    assert account.statuses() == {"QUEUED": 0, "PROCESSING": 2, "COMPLETED": 2, "FAILED": 1, "CANCELLED": 0}
+    clock.pass_(100)
+    assert account.statuses() == {"QUEUED": 1, "PROCESSING": 1, "COMPLETED": 2, "FAILED": 1, "CANCELLED": 0}
 
 
 def test_a_seed_makes_everything_the_same(open_account: Callable[..., Account]) -> None:
@@ -520,9 +428,8 @@ def test_a_seed_makes_everything_the_same(open_account: Callable[..., Account]) 
     ],
 )
 def test_settings_have_a_range(open_account: Callable[..., Account], name: str, value: float) -> None:
-    with pytest.raises(SettingError, match=name) as caught:
+    with pytest.raises(SettingError, match=f"^{name} must be"):
         open_account(**{name: value})
-    assert caught.value.name == name
 
 
 def test_many_jobs_cost_a_page_nothing(open_account: Callable[..., Account], clock: Clock) -> None:

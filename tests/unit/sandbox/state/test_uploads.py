@@ -23,8 +23,6 @@ def box(kind: bytes) -> bytes:
         (b"GIF87a\x01\x00", "image/gif"),
         (b"RIFF\x0a\x00\x00\x00WEBPVP8 ", "image/webp"),
         (box(b"ftypisom"), "video/mp4"),
-        (box(b"ftypmp42"), "video/mp4"),
-        (box(b"ftypavc1"), "video/mp4"),
         (box(b"ftypM4V "), "video/mp4"),
         (box(b"ftypqt  "), "video/quicktime"),
         (box(b"moov"), "video/quicktime"),
@@ -52,9 +50,6 @@ def test_types_are_told_from_the_first_bytes(start: bytes, content_type: str) ->
         b"\x89PN",
         b"text",
         b"<svg xmlns='http://www.w3.org/2000/svg'>",
-        b"<!DOCTYPE html>",
-        b"%PDF-1.7",
-        b"PK\x03\x04",
         b"RIFF\x0a\x00\x00\x00AVI LIST",
         b"\xff\xfeh\x00i\x00",
         b"  GIF89a",
@@ -96,9 +91,3 @@ def test_uploads_live_for_two_hours() -> None:
     assert uploads.take_expired() == [first.id]
     assert uploads.get(second.id) == second
     assert uploads.take_expired() == []
-
-
-def test_ids_come_from_the_seed() -> None:
-    ids = [[uploads.add(PNG, 1).id for _ in range(3)] for uploads in (Uploads(rng=Random(1)), Uploads(rng=Random(1)))]
-    assert ids[0] == ids[1]
-    assert len(set(ids[0])) == 3
