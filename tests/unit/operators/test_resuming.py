@@ -290,9 +290,8 @@ def test_a_bad_request_after_a_trigger_names_the_job_that_was_submitted(world: W
     submitted_by_a_trigger(world, airflow, job_id="job_1")
     airflow.clear()
 
-    with pytest.raises(HailuoUnavailableException, match=r"resolution: .*job job_1\).*does not pay twice") as raised:
+    with pytest.raises(HailuoUnavailableException, match=r"resolution: .*job job_1\).*does not pay twice"):
         airflow.resume(waiting(resolution="{{ unknown }}"), START_ON_WORKER, next_try=True)
-    assert "Nothing was paid" not in str(raised.value)
 
 
 @pytest.mark.parametrize("next_try", [False, True])

@@ -123,7 +123,7 @@ def test_key_and_body_are_in_the_store_when_the_submission_arrives(world: World,
     assert airflow.store.submission["delivered"] is False
 
 
-def test_it_is_delivered_when_airflow_has_kept_its_url_and_not_before(airflow: Airflow):
+def test_it_is_delivered_when_airflow_has_kept_its_url_and_not_before(airflow: Airflow, log: Callable[[], str]):
     airflow.run(waiting())
     # What came after the task had returned has failed: a hook, or the XCom backend.
     del airflow.xcoms["return_value"]
@@ -132,6 +132,7 @@ def test_it_is_delivered_when_airflow_has_kept_its_url_and_not_before(airflow: A
     assert airflow.run(waiting()) == url("job_1")
     airflow.clear()
     assert airflow.run(waiting()) == url("job_2")
+    assert "cleared after it had delivered job job_1: a new video is submitted" in log()
 
 
 def test_where_airflow_keeps_no_url_it_is_written_down_at_once(airflow: Airflow):
@@ -286,7 +287,6 @@ def test_a_refusal_after_a_lost_answer_leaves_it_in_doubt_and_the_record_in_the_
 
     with pytest.raises(HailuoUnavailableException, match="may have been created") as raised:
         airflow.run(operator())
-    assert "Nothing was paid" not in str(raised.value)
     assert "Take another idempotency_key" not in str(raised.value)
     world.before_post = nothing
 
@@ -392,15 +392,6 @@ def test_a_url_that_is_not_there_yet_at_a_retry_is_waited_for(world: World, airf
 def timed_out(airflow: Airflow, **arguments: Any) -> None:
     with pytest.raises(HailuoJobTimeoutException):
         airflow.run(waiting(timeout=1, **arguments))
-
-
-def test_clearing_a_delivered_task_asks_for_a_new_video(world: World, airflow: Airflow, log: Callable[[], str]):
-    assert airflow.run(waiting()) == url("job_1")
-    airflow.clear()
-
-    assert airflow.run(waiting()) == url("job_2")
-    assert "cleared after it had delivered job job_1: a new video is submitted" in log()
-    assert world.posts[0][0] != world.posts[1][0]
 
 
 @pytest.mark.parametrize("delivered_by", ["a worker", "a trigger"])
@@ -566,15 +557,6 @@ def test_and_renders_anew_under_a_key_of_its_own_whose_render_failed(world: Worl
 # Waiting on the worker
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 418, 500])
-def test_an_odd_answer_or_two_while_the_worker_waits_end_nothing(world: World, airflow: Airflow, status: int):
-    answers = [refuse(status)(), httpx.Response(status, text="a page of a proxy")]
-    world.on_look = lambda: answers.pop() if answers else None
-
-    assert airflow.run(waiting()) == url("job_1")
-    assert not answers
-
-
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_that_lasts_ends_the_try_and_leaves_the_job_to_a_retry(world: World, airflow: Airflow, status: int):
     world.on_look = refuse(status)
@@ -634,9 +616,8 @@ def test_without_a_store_a_later_try_is_never_sure_that_nothing_was_paid(
     dies_before_the_answer(world, storeless)
     world.before_post = refuse(status)
 
-    with pytest.raises(HailuoUnavailableException, match="may have been created, and is paid then") as raised:
+    with pytest.raises(HailuoUnavailableException, match="may have been created, and is paid then"):
         storeless.run(operator())
-    assert "Nothing was paid" not in str(raised.value)
 
 
 def test_without_a_store_a_conflict_at_a_retry_says_what_happened(world: World, storeless: Airflow):
