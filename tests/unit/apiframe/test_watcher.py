@@ -53,6 +53,27 @@ async def timed(waiting: Awaitable[list[Finished | GaveUp]]) -> tuple[list[Finis
     return await waiting, moment()
 
 
+async def changing(
+    waiting: Awaitable[list[Finished | GaveUp]], change: Callable[[], object], after: float
+) -> list[Finished | GaveUp]:
+    """Wait, while something changes after so many seconds."""
+    waits = asyncio.ensure_future(waiting)
+    await asyncio.sleep(after)
+    change()
+    return await waits
+
+
+async def leave(api: Api, *numbers: int, after: float) -> None:
+    """Wait for jobs, but be cancelled after so many seconds; nothing may be left behind."""
+    waits = asyncio.create_task(wait_for(api, *numbers))
+    await asyncio.sleep(after)
+    waits.cancel()
+    await asyncio.wait([waits])
+    assert (waits.cancelled(), loop().watchers) == (True, {})
+    await asyncio.sleep(FAILED_LOOK_UP_SECONDS)
+    assert (loop().look_ups, api.open_clients) == ({}, 0)
+
+
 def failing(error: Exception, begin: float = 0, end: float = float("inf")) -> Callable[[], Awaitable[None]]:
     """Return a look-up that fails from `begin` to `end`."""
 
@@ -488,17 +509,15 @@ def test_connections_are_looked_up_each_for_itself():
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("jobs", [3, 10])
 def test_a_key_that_was_replaced_is_looked_up_anew_and_no_look_is_missed(status: int, jobs: int):
-    async def scenario(api: Api) -> list[Finished | GaveUp]:
-        waits = asyncio.create_task(wait_for(api, *range(1, jobs + 1), log=lambda _, line: told.append(line)))
-        await asyncio.sleep(12)
+    def replace_key() -> None:
         api.keys, api.connection_key = {"afk_2"}, "afk_2"
-        return await waits
 
     api, told = Api(jobs, end=60), list[str]()
     api.unlisted = set(range(1, 6))
     api.refusal = status
+    waiting = wait_for(api, *range(1, jobs + 1), log=lambda _, line: told.append(line))
 
-    assert all_finished(run(scenario(api)))
+    assert all_finished(run(changing(waiting, replace_key, after=12)))
     assert (len(api.look_ups), len(api.clients), api.open_clients) == (2, 2, 0)
     assert not [line for line in told if "cannot see" in line]
 
@@ -516,11 +535,8 @@ def test_while_a_refused_key_cannot_be_looked_up_the_old_client_goes_on(failure:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_at_each_refusal_the_key_is_looked_up_and_the_same_key_makes_no_other_client(status: int):
-    async def scenario(api: Api) -> list[Finished | GaveUp]:
-        waits = asyncio.create_task(wait_for(api, 1))
-        await asyncio.sleep(40)
+    def replace_key() -> None:
         api.connection_key = "afk_2"
-        return await waits
 
     api = Api(jobs=1, end=60)
     api.refusal = status
@@ -529,7 +545,7 @@ def test_at_each_refusal_the_key_is_looked_up_and_the_same_key_makes_no_other_cl
     )
     api.keys.add("afk_2")
 
-    assert all_finished(run(scenario(api)))
+    assert all_finished(run(changing(wait_for(api, 1), replace_key, after=40)))
     assert len(api.clients) == 2
     refused = sum(12 < second < 40 for second, _ in api.asked)
     assert refused - 2 <= sum(12 < second < 40 for second in api.look_ups) <= refused
@@ -616,31 +632,25 @@ def test_whatever_else_changes_in_the_connection_is_followed_too():
 
 @pytest.mark.parametrize("jobs", [2, 10])
 def test_a_refusal_in_passing_does_not_drive_jobs_to_an_account_that_never_heard_of_them(jobs: int):
-    async def scenario(both: Accounts) -> list[Finished | GaveUp]:
-        old = asyncio.create_task(wait_for(both, *range(1, jobs + 1)))
-        await asyncio.sleep(8)
+    def lead_to_the_other() -> None:
         both.now = "afk_b"
-        return await old
 
     both = Accounts(afk_a=account(range(1, 11), 120), afk_b=account(range(11, 21), 120))
     both.accounts["afk_a"].breaks = lambda _: refusal(401) if 10 < moment() < 30 else None
 
-    assert all_finished(run(scenario(both)))
+    assert all_finished(run(changing(wait_for(both, *range(1, jobs + 1)), lead_to_the_other, after=8)))
     assert both.open_clients == {"afk_a": 0, "afk_b": 0}
     # While it was refused, and not for long after.
     assert all(10 < second < 40 for second, _ in both.accounts["afk_b"].asked)
 
 
 def test_a_key_that_was_revoked_with_its_account_ends_the_waits_when_that_lasts():
-    async def scenario(both: Accounts) -> list[Finished | GaveUp]:
-        old = asyncio.create_task(wait_for(both, *range(1, 201)))
-        await asyncio.sleep(8)
+    def revoke() -> None:
         both.now = "afk_b"
         both.accounts["afk_a"].keys = set()
-        return await old
 
     both = Accounts(afk_a=account(range(1, 201), 1000), afk_b=account(range(201, 301), 1000))
-    ended, seconds = run(timed(scenario(both)))
+    ended, seconds = run(timed(changing(wait_for(both, *range(1, 201)), revoke, after=8)))
 
     assert kinds(ended) == {errors.NotFoundError}
     assert {end.error.job_id for end in ended} == {job_id(n) for n in range(1, 201)}
@@ -723,18 +733,9 @@ def test_cancelling_one_disturbs_no_other_and_nothing_is_left_behind():
     assert (len(api.clients), api.open_clients) == (1, 0)
 
 
-@pytest.mark.parametrize("moment", [0, 0.0005, 2, 5.0005, 7])
-def test_the_last_one_out_closes_everything_at_any_moment(moment: float):
-    async def scenario(api: Api) -> None:
-        only = asyncio.create_task(wait_for(api, 1, 2))
-        await asyncio.sleep(moment)
-        only.cancel()
-        await asyncio.wait([only])
-        assert loop() == watcher._Loop()
-
-    api = Api(jobs=2)
-    run(scenario(api))
-    assert api.open_clients == 0
+@pytest.mark.parametrize("seconds", [0, 0.0005, 2, 5.0005, 7])
+def test_the_last_one_out_closes_everything_at_any_moment(seconds: float):
+    run(leave(Api(jobs=2), 1, 2, after=seconds))
 
 
 @pytest.mark.parametrize("others", [False, True])
@@ -765,34 +766,18 @@ def test_leaving_while_a_look_up_hangs_leaves_nothing_behind(hangs_from: float):
         if moment() >= hangs_from:
             await asyncio.Event().wait()
 
-    async def scenario(api: Api) -> None:
-        only = asyncio.create_task(wait_for(api, 1))
-        await asyncio.sleep(10)
-        only.cancel()
-        await asyncio.wait([only])
-        assert only.cancelled()
-        assert loop() == watcher._Loop()
-
     api = Api(jobs=1)
     api.looking_up = hang
     api.breaks = lambda _: refusal(401) if moment() > hangs_from else None
-    run(scenario(api))
-    assert (len(api.look_ups), api.open_clients) == (2 if hangs_from else 1, 0)
+    run(leave(api, 1, after=10))
+    assert len(api.look_ups) == (2 if hangs_from else 1)
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 4.9])
 def test_leaving_between_two_looks_at_a_failing_look_up_leaves_nothing_behind(seconds: float):
-    async def scenario(api: Api) -> None:
-        only = asyncio.create_task(wait_for(api, 1))
-        await asyncio.sleep(seconds)
-        only.cancel()
-        await asyncio.wait([only])
-        await asyncio.sleep(FAILED_LOOK_UP_SECONDS)
-        assert not loop().look_ups
-
     api = Api(jobs=1)
     api.looking_up = failing(FAILED_LOOK_UPS[0])
-    run(scenario(api))
+    run(leave(api, 1, after=seconds))
     assert api.clients == []
 
 
@@ -800,16 +785,12 @@ def test_a_client_that_cannot_be_closed_spoils_no_result_and_keeps_no_other_open
     async def fail() -> None:
         raise RuntimeError("the connection is gone")
 
-    api = Api(jobs=1, end=20)
-
-    async def scenario() -> list[Finished | GaveUp]:
-        waits = asyncio.create_task(wait_for(api, 1))
-        await asyncio.sleep(7)
+    def replace_key() -> None:
         api.clients[0].close = fail  # type: ignore[method-assign]
         api.keys, api.connection_key = {"afk_2"}, "afk_2"
-        return await waits
 
-    assert all_finished(run(scenario()))
+    api = Api(jobs=1, end=20)
+    assert all_finished(run(changing(wait_for(api, 1), replace_key, after=7)))
     assert [client._http.is_closed for client in api.clients] == [False, True]
 
 
@@ -835,15 +816,12 @@ def test_connections_and_event_loops_have_watchers_of_their_own():
 
 
 def test_a_watching_task_that_dies_is_replaced():
-    async def scenario(api: Api, kill: Callable[[watcher.JobWatcher], None]) -> tuple[list, list[str]]:
-        told: list[str] = []
-        waits = asyncio.create_task(wait_for(api, *range(1, 11), log=lambda _, line: told.append(line)))
-        await asyncio.sleep(12)
+    def cancel_it() -> None:
         (shared,) = loop().watchers.values()
-        kill(shared)
-        return await waits, told
+        shared._watching.cancel()
 
-    def break_it(shared: watcher.JobWatcher) -> None:
+    def break_it() -> None:
+        (shared,) = loop().watchers.values()
         walk = shared._walk
 
         async def once(*_: set[str]) -> None:
@@ -852,10 +830,10 @@ def test_a_watching_task_that_dies_is_replaced():
 
         shared._walk = once  # type: ignore[method-assign]
 
-    for kill, reason in ((lambda shared: shared._watching.cancel(), "cancelled"), (break_it, "ZeroDivisionError")):
-        api = Api(jobs=10, end=60)
-        ended, told = run(scenario(api, kill))
-        assert all(isinstance(end, Finished) for end in ended)
+    for kill, reason in ((cancel_it, "cancelled"), (break_it, "ZeroDivisionError")):
+        api, told = Api(jobs=10, end=60), list[str]()
+        waiting = wait_for(api, *range(1, 11), log=lambda _, line, told=told: told.append(line))
+        assert all_finished(run(changing(waiting, kill, after=12)))
         assert sum(reason in line for line in told) == 10
         assert (len(api.clients), api.open_clients) == (1, 0)
 
@@ -867,40 +845,36 @@ def test_what_is_worth_telling_is_told_once_to_each_in_its_own_context():
     task: ContextVar[str] = ContextVar("task", default="nobody's")
     told: list[tuple[str, int, str]] = []
 
-    async def one(api: Api, n: int) -> None:
+    async def one(n: int) -> None:
         task.set(f"task {n}")
         await wait_for(api, n, log=lambda level, line: told.append((task.get(), level, line)))
 
-    async def scenario(api: Api) -> None:
-        await asyncio.gather(*(one(api, n) for n in range(1, 6)))
+    async def all_of_them() -> None:
+        await asyncio.gather(*map(one, range(1, 6)))
 
     api = Api(jobs=5, end=60)
-    run(scenario(api))
+    run(all_of_them())
     assert sorted(told) == [(f"task {n}", logging.DEBUG, f"Job {job_id(n)}: PROCESSING") for n in range(1, 6)]
 
 
 def test_however_many_have_something_to_log_others_get_a_turn_in_between():
     turns: list[str] = []
+    busy: list[asyncio.Task] = []
 
     async def others() -> None:
         for _ in range(1000):
             turns.append("others")
             await asyncio.sleep(0)
 
-    async def scenario(api: Api) -> None:
-        busy: list[asyncio.Task] = []
-
-        def log(*_: object) -> None:
-            turns.append("log")
-            if not busy:
-                busy.append(asyncio.create_task(others()))
-
-        await wait_for(api, *range(1, 1001), log=log)
+    def log(*_: object) -> None:
+        turns.append("log")
+        if not busy:
+            busy.append(asyncio.create_task(others()))
 
     api = Api(jobs=1000, end=12)
     # The first look fails, and each of the thousand has to say so.
     api.breaks = lambda _: httpx.Response(503) if moment() < 1 else None
-    run(scenario(api))
+    run(wait_for(api, *range(1, 1001), log=log))
 
     logged = [len(list(same)) for turn, same in groupby(turns[:1000]) if turn == "log"]
     assert max(logged) <= DECISIONS_AT_ONCE
