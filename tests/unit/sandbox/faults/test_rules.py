@@ -5,10 +5,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import httpx
 import pytest
 
-from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.sandbox.errors import SettingError
 from airflow_provider_hailuo.sandbox.faults.rules import Faults, parse_rules
 
@@ -52,12 +50,6 @@ class TestWhen:
     def test_always_by_default(self, strikes: Any) -> None:
         assert strikes({"fault": "reset"})(*[ME] * 100) == ["reset"] * 100
 
-    def test_never_without_rules(self, strikes: Any) -> None:
-        assert strikes()(ME, GENERATE) == [None, None]
-
-    def test_for_the_next_requests(self, strikes: Any) -> None:
-        assert strikes({"fault": "reset", "times": 2})(*[ME] * 4) == ["reset", "reset", None, None]
-
     def test_after_skipping_some(self, strikes: Any) -> None:
         assert strikes({"fault": "reset", "skip": 2, "times": 1})(*[ME] * 4) == [None, None, "reset", None]
 
@@ -84,29 +76,12 @@ class TestWhen:
         assert strikes({"fault": "reset", "probability": 0})(*[ME] * 100) == [None] * 100
         assert strikes({"fault": "reset", "probability": 0.25, "times": 3})(*[ME] * 100).count("reset") == 3
 
-    def test_a_script_of_steps(self, strikes: Any) -> None:
-        struck = strikes(
-            {"fault": "error", "status": 429, "times": 2},
-            {"fault": "reset", "after": True, "times": 1},
-            {"fault": "empty", "skip": 1, "times": 1},
-        )
-        assert struck(*[ME] * 6) == ["error", "error", "reset", None, "empty", None]
-
     def test_the_first_that_strikes_hides_the_request_from_those_that_follow(self, strikes: Any) -> None:
         struck = strikes(
             {"fault": "reset", "route": GENERATE, "times": 1},
             {"fault": "empty", "skip": 1, "times": 1},
         )
-        assert struck(GENERATE, GENERATE, GENERATE, GENERATE) == ["reset", None, "empty", None]
-
-    def test_each_route_can_have_a_script_of_its_own(self, strikes: Any) -> None:
-        struck = strikes(
-            {"fault": "reset", "route": GENERATE, "times": 1},
-            {"fault": "slow", "delay": 1, "route": JOB, "times": 1},
-            {"fault": "empty", "route": GENERATE, "times": 1},
-            {"fault": "stalled", "route": JOB, "times": 1},
-        )
-        assert struck(JOB, GENERATE, JOB, GENERATE, JOB) == ["slow", "reset", "stalled", "empty", None]
+        assert struck(*[GENERATE] * 4) == ["reset", None, "empty", None]
 
     def test_files_only_when_they_are_named(self, strikes: Any) -> None:
         files = ("GET /videos/{id}.mp4", "GET /uploads/{id}")
@@ -124,23 +99,15 @@ class TestWhen:
         assert strikes({"fault": "summary-list"})(*routes) == [None, None, "summary-list", None]
         assert strikes({"fault": "in-progress"})(*routes) == [None, None, None, "in-progress"]
 
-    def test_chance_depends_on_the_seed_alone(self, strikes: Any) -> None:
-        rule = {"fault": "reset", "probability": 0.5}
-        one, two, other = (strikes(rule, seed=seed)(*[ME] * 50) for seed in (1, 1, 2))
-        assert one == two
-        assert one != other
-
 
 EXAMPLES: list[dict[str, Any]] = [
     {"fault": "error", "status": 300},
     {"fault": "error", "status": 599, "html": True, "after": True},
     {"fault": "error", "status": 429, "retryAfter": 10**9, "httpDate": True},
-    {"fault": "error", "status": 429, "retryAfter": 0},
-    {"fault": "reset"},
     {"fault": "reset", "after": True, "route": "POST /v2/uploads"},
+    {"fault": "stalled"},
     {"fault": "slow", "delay": 0.5},
     {"fault": "drip", "delay": 1},
-    {"fault": "stalled", "route": "GET /videos/{id}.mp4"},
     {"fault": "truncated", "route": "GET /uploads/{id}"},
     {"fault": "empty", "skip": 0, "times": 1, "seconds": 0.1, "probability": 0},
     {"fault": "not-json", "probability": 1},
@@ -149,58 +116,41 @@ EXAMPLES: list[dict[str, Any]] = [
     {"fault": "unknown-status", "times": None},
     {"fault": "no-url", "route": "GET /v2/jobs/{id}"},
     {"fault": "expired"},
-    {"fault": "late-url"},
     {"fault": "late-url", "delay": 0.5, "route": "GET /v2/jobs"},
     {"fault": "summary-list"},
-    {"fault": "summary-list", "route": "GET /v2/jobs"},
-    {"fault": "other-case"},
     *({"fault": "other-case", "shape": shape} for shape in ("video_url", "url", "output")),
-    {"fault": "in-progress"},
     {"fault": "in-progress", "route": "POST /v2/videos/generate", "times": 2},
 ]
 
 MISTAKES: list[tuple[Any, str, str]] = [
     ({}, "faults must be a valid list", "{}"),
-    ("reset", "faults must be a valid list", "'reset'"),
     ([[]], "faults [0]: ", "[]"),
     ([{}], "faults [0]: ", "'fault'"),
     ([{"fault": "gremlins"}], "faults [0]: ", "'gremlins'"),
-    ([{"fault": None}], "faults [0]: ", "None"),
     ([{"fault": "reset"}, {"fault": "error"}], "faults [1].status: ", "required"),
     ([{"fault": "error", "status": 299}], "faults [0].status: ", "299"),
     ([{"fault": "error", "status": 600}], "faults [0].status: ", "600"),
     ([{"fault": "error", "status": "503"}], "faults [0].status: ", "'503'"),
-    ([{"fault": "error", "status": 503.5}], "faults [0].status: ", "503.5"),
     ([{"fault": "error", "status": 429, "retryAfter": -1}], "faults [0].retryAfter: ", "-1"),
-    ([{"fault": "error", "status": 429, "retryAfter": 1.5}], "faults [0].retryAfter: ", "1.5"),
     ([{"fault": "error", "status": 429, "retryAfter": 10**9 + 1}], "faults [0].retryAfter: ", "1000000001"),
     ([{"fault": "error", "status": 429, "retry_after": 1}], "faults [0].retry_after: ", "(given: 1)"),
     ([{"fault": "error", "status": 429, "httpDate": True}], "faults [0]: ", "httpDate needs retryAfter"),
-    ([{"fault": "error", "status": 429, "html": 1}], "faults [0].html: ", "(given: 1)"),
     ([{"fault": "reset", "after": "yes"}], "faults [0].after: ", "'yes'"),
     ([{"fault": "reset", "status": 503}], "faults [0].status: ", "503"),
-    ([{"fault": "reset", "struck": 0}], "faults [0].struck: ", "(given: 0)"),
     ([{"fault": "slow"}], "faults [0].delay: ", "required"),
     ([{"fault": "slow", "delay": 0}], "faults [0].delay: ", "(given: 0)"),
     ([{"fault": "drip", "delay": float("inf")}], "faults [0].delay: ", "inf"),
-    ([{"fault": "stalled", "delay": 1}], "faults [0].delay: ", "(given: 1)"),
-    ([{"fault": "empty", "after": True}], "faults [0].after: ", "True"),
     ([{"fault": "reset", "route": "GET /nowhere"}], "faults [0].route: ", "'GET /nowhere'"),
     ([{"fault": "reset", "route": "GET /sandbox/stats"}], "faults [0].route: ", "GET /v2/me"),
-    ([{"fault": "reset", "route": ["GET /v2/me"]}], "faults [0].route: ", "['GET /v2/me']"),
     ([{"fault": "wrong-types", "route": "GET /uploads/{id}"}], "faults [0].route: ", "'GET /uploads/{id}'"),
     ([{"fault": "no-url", "route": "GET /v2/me"}], "faults [0].route: ", "'GET /v2/me'"),
-    ([{"fault": "late-url", "delay": 0}], "faults [0].delay: ", "(given: 0)"),
     ([{"fault": "late-url", "route": "GET /v2/me"}], "faults [0].route: ", "'GET /v2/me'"),
     ([{"fault": "summary-list", "route": "GET /v2/jobs/{id}"}], "faults [0].route: ", "'GET /v2/jobs/{id}'"),
     ([{"fault": "other-case", "shape": "uri"}], "faults [0].shape: ", "'uri'"),
     ([{"fault": "in-progress", "route": "GET /v2/jobs"}], "faults [0].route: ", "'GET /v2/jobs'"),
-    ([{"fault": "in-progress", "after": True}], "faults [0].after: ", "True"),
     ([{"fault": "reset", "skip": -1}], "faults [0].skip: ", "-1"),
-    ([{"fault": "reset", "skip": True}], "faults [0].skip: ", "True"),
     ([{"fault": "reset", "times": 0}], "faults [0].times: ", "(given: 0)"),
     ([{"fault": "reset", "seconds": 0}], "faults [0].seconds: ", "(given: 0)"),
-    ([{"fault": "reset", "seconds": "5"}], "faults [0].seconds: ", "'5'"),
     ([{"fault": "reset", "probability": 1.1}], "faults [0].probability: ", "1.1"),
     ([{"fault": "reset", "probability": -0.1}], "faults [0].probability: ", "-0.1"),
     ([{"fault": "reset", "probability": float("nan")}], "faults [0].probability: ", "nan"),
@@ -255,7 +205,6 @@ class TestControl:
     @pytest.mark.parametrize(
         ("body", "complaint"),
         [
-            (b"", "not valid JSON"),
             (b"[", "not valid JSON"),
             (b"[" * 100_000, "not valid JSON"),
             (b"\xff", "not valid JSON"),
@@ -272,23 +221,6 @@ class TestControl:
         assert complaint in answer.json()["error"]
         assert api.get("/v2/me").status_code == 503
 
-    def test_other_methods_are_not_allowed(self, api: Api) -> None:
-        answer = api.delete("/sandbox/faults")
-        assert answer.status_code == 405
-        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "PUT"}
-
-    def test_rules_can_be_set_before_it_runs(self) -> None:
-        sandbox = Sandbox()
-        sandbox.set_faults([{"fault": "error", "status": 418}])
-        with sandbox:
-            assert httpx.get(f"{sandbox.base_url}/v2/me", trust_env=False).status_code == 418
-
-    def test_a_wrong_rule_changes_nothing(self, api: Api, set_faults: Any) -> None:
-        set_faults({"fault": "error", "status": 503})
-        with pytest.raises(SettingError):
-            api.sandbox.set_faults([{"fault": "gremlins"}])
-        assert api.get("/v2/me").status_code == 503
-
     def test_any_thread_may_set_rules_while_requests_run(self, api: Api, set_faults: Any) -> None:
         set_faults({"fault": "error", "status": 503})
         stop = threading.Event()
@@ -298,16 +230,12 @@ class TestControl:
                 set_faults({"fault": "error", "status": 503})
                 set_faults({"fault": "error", "status": 429, "probability": 0.5}, {"fault": "error", "status": 503})
 
-        threads = [threading.Thread(target=flicker) for _ in range(2)]
-        for thread in threads:
-            thread.start()
+        thread = threading.Thread(target=flicker)
+        thread.start()
         statuses = {api.get("/v2/me").status_code for _ in range(100)}
         stop.set()
-        for thread in threads:
-            thread.join()
+        thread.join()
         assert statuses == {429, 503}
-        set_faults()
-        assert api.get("/v2/me").status_code == 200
 
 
 def test_a_seed_makes_chance_the_same_and_chance_leaves_ids_alone(start: Callable[..., Api]) -> None:
