@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.sandbox.cli import main
 
 
@@ -50,8 +53,7 @@ def test_it_says_where_it_listens_and_ends_cleanly(
     process = run("--port", "0", "--api-key", "afk_mine", "--credits", "7", "--render-seconds", "0.1", "--seed", "3")
     assert process.stdout
     where = json.loads(process.stdout.readline())
-    assert set(where) == {"base_url", "api_key"}
-    assert where["api_key"] == "afk_mine"
+    assert where == {"base_url": where["base_url"], "api_key": "afk_mine"}
     me = httpx.get(f"{where['base_url']}/v2/me", headers={"X-API-Key": "afk_mine"}, trust_env=False)
     assert me.json()["team"]["credits"] == 7
 
@@ -63,18 +65,11 @@ def test_it_says_where_it_listens_and_ends_cleanly(
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("--port", "http"),
         ("--port", "70000"),
-        ("--credits", "-1"),
         ("--credits", "1.5"),
-        ("--render-seconds", "-1"),
-        ("--render-seconds", "soon"),
         ("--jitter", "2"),
-        ("--jitter", "nan"),
         ("--retention-seconds", "inf"),
-        ("--seed", "x"),
         ("--api-key", ""),
-        ("--faults", "[{"),
         ("--faults", '[{"fault": "error"}]'),
     ],
 )
@@ -127,10 +122,8 @@ def test_help_names_all_options(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
-    text = capsys.readouterr().out
-    times = ("render-seconds", "jitter", "retention-seconds", "seed")
-    for option in ("host", "port", "api-key", "credits", *times, "faults"):
-        assert f"--{option} " in text
+    told = set(re.findall(r"^  --([\w-]+)", capsys.readouterr().out, re.MULTILINE))
+    assert told == {name.replace("_", "-") for name in inspect.signature(Sandbox).parameters}
 
 
 def test_without_the_extra_one_line_says_what_to_install() -> None:

@@ -18,12 +18,6 @@ def differ(one: Image.Image, other: Image.Image) -> bool:
     return ImageChops.difference(one, other).getbbox() is not None
 
 
-@pytest.mark.parametrize("size", [(1366, 768), (1920, 1080)])
-def test_has_the_size_that_was_asked_for(size: tuple[int, int]) -> None:
-    frame = picture(width=size[0], height=size[1]).frame(0)
-    assert (frame.size, frame.mode) == (size, "RGB")
-
-
 @pytest.mark.parametrize(("top", "bottom"), [(0, 77), (145, 165)], ids=["sky", "hills"])
 def test_moves_from_frame_to_frame(top: int, bottom: int) -> None:
     moving = picture()
