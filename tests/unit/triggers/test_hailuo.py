@@ -173,33 +173,11 @@ def test_a_final_job_fires_one_small_event(world: World, status: str):
     raise_unless_finished(event)
 
 
-def test_it_outlives_any_number_of_failed_looks(world: World):
-    world.steps = [500, 429, httpx.ConnectError("refused"), httpx.ReadTimeout("slow")] * 10 + [VIDEO]
+def test_it_outlives_whatever_passes(world: World):
+    world.steps = [500, 429, httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), 401, 403, 404, VIDEO]
 
     assert run(trigger())["error"] is None
-    assert world.looks == 41
-
-
-@pytest.mark.parametrize(
-    "lost",
-    [
-        errors.CredentialsUnavailableError("the API server is down"),
-        HailuoConnectionNotFoundError("There is no connection 'x'"),
-        errors.InvalidInputError("there is no API key"),
-    ],
-)
-def test_it_outlives_an_airflow_that_cannot_look_up_the_connection(world: World, lost: Exception):
-    # Airflow says that there is none while a secrets backend fails.
-    world.steps = [VIDEO]
-
-    async def scenario() -> dict:
-        world.lost = [lost]
-        waiting = asyncio.ensure_future(anext(trigger().run()))
-        await asyncio.sleep(REFUSED_SECONDS / 2)
-        world.lost = []
-        return (await waiting).payload
-
-    assert in_virtual_time(scenario())["error"] is None
+    assert world.looks == 8
 
 
 def test_all_looks_of_triggers_of_one_connection_go_through_one_client_which_the_last_one_closes(world: World):
@@ -228,13 +206,6 @@ def test_a_refusal_that_lasts_comes_back_as_the_same_error(world: World, status:
     assert seconds >= REFUSED_SECONDS
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_that_passes_ends_nothing(world: World, status: int):
-    world.steps = [status] * 5 + ["PROCESSING"] + [status] * 5 + [VIDEO]
-
-    assert run(trigger())["error"] is None
-
-
 def test_a_connection_that_is_not_to_be_found_ends_the_wait_after_a_while(world: World):
     world.steps = [VIDEO]
     world.lost = [HailuoConnectionNotFoundError("There is no connection 'x'")]
@@ -256,12 +227,6 @@ def test_the_deadline_is_a_moment(world: World):
         raise_unless_finished(event.payload)
 
 
-def test_a_deadline_that_passed_while_no_triggerer_ran_still_takes_a_finished_job(world: World):
-    world.steps = [VIDEO]
-
-    assert run(trigger(seconds=-3600))["error"] is None
-
-
 def test_no_event_holds_key_or_url_or_more_than_1_kb(world: World):
     for steps in ([VIDEO], [404], [500]):
         world.steps = steps
@@ -274,15 +239,6 @@ def test_no_event_holds_key_or_url_or_more_than_1_kb(world: World):
 def test_an_event_of_an_unknown_error_is_an_error_all_the_same():
     with pytest.raises(errors.ApiframeError, match="from the future"):
         raise_unless_finished({"job_id": JOB_ID, "error": "FutureError", "message": "from the future"})
-
-
-@pytest.mark.parametrize("in_doubt", [False, True])
-def test_an_event_tells_whether_the_error_leaves_a_submission_in_doubt(in_doubt: bool):
-    facts = {"message": "x", "status": 500, "request_id": None, "from_api": False, "in_doubt": in_doubt}
-
-    with pytest.raises(errors.ServerError) as raised:
-        raise_unless_finished({"job_id": None, "error": "ServerError", **facts})
-    assert raised.value.in_doubt is in_doubt
 
 
 # When it may fire
@@ -410,14 +366,6 @@ def test_where_it_cannot_leave_xcoms_a_worker_looks_at_the_job(
     assert world.xcoms == {}
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_a_url_that_comes_a_little_later_is_waited_for(world: World, steps: int):
-    world.steps = ["COMPLETED"] * steps + [VIDEO]
-
-    assert isinstance(end(ending()), TaskSuccessEvent)
-    assert world.xcoms["return_value"] == URL
-
-
 def test_a_job_that_stays_without_a_url_never_ends_the_task_as_a_success(world: World):
     world.steps = ["COMPLETED"]
 
@@ -525,18 +473,30 @@ def test_credentials_that_it_does_not_see_are_left_to_a_worker(world: World, los
 
 
 @pytest.mark.parametrize(
-    ("step", "in_doubt"),
-    [(402, False), (409, False), (httpx.ReadTimeout("slow"), True), (httpx.ConnectError("refused"), False)],
-    ids=str,
+    ("step", "arguments", "kind", "told"),
+    [
+        (401, {}, errors.AuthenticationError, "so it is"),
+        (402, {}, errors.InsufficientCreditsError, "so it is"),
+        (409, {}, errors.ConflictError, "the key is 'airflow/dag/video/.*a sunrise"),
+        (httpx.ReadTimeout("slow"), {}, errors.RequestTimeoutError, "slow"),
+        (httpx.ConnectError("refused"), {}, errors.NetworkError, "refused"),
+        (200, {"resolution": "4k"}, errors.InvalidInputError, "resolution: '4k'"),
+    ],
 )
-def test_an_event_of_what_went_wrong_holds_all_that_a_retry_needs(world: World, step: object, in_doubt: bool):
+def test_an_event_of_what_went_wrong_holds_all_that_a_retry_needs(
+    world: World, step: object, arguments: dict, kind: type, told: str
+):
     world.steps = [step]
 
-    event = run(task_instance(generate()))
+    event = run(task_instance(generate(**arguments)))
 
-    assert (event["job_id"], event["try_number"], event["in_doubt"]) == (None, 1, in_doubt)
-    assert event["key"] == submitted(world)[0][0]
+    with pytest.raises(kind, match=told) as raised:
+        raise_unless_finished(event)
+    assert (raised.value.job_id, event["try_number"]) == (None, 1)
+    assert raised.value.in_doubt is (kind is errors.RequestTimeoutError)
+    assert {event.get("key")} - {None} == {key for key, _ in submitted(world)}
     assert KEY not in json.dumps(event)
+    assert world.xcoms == {}
 
 
 def test_a_timeout_tells_job_and_key(world: World):
@@ -603,26 +563,6 @@ def test_templates_are_rendered(world: World):
     end(waiting)
 
     assert submitted(world)[0][1]["prompt"] == "a sunrise on 2026-01-01"
-
-
-@pytest.mark.parametrize(
-    ("step", "arguments", "kind", "told"),
-    [
-        (402, {}, errors.InsufficientCreditsError, "so it is"),
-        (401, {}, errors.AuthenticationError, "so it is"),
-        (409, {}, errors.ConflictError, "the key is 'airflow/dag/video/.*a sunrise"),
-        (200, {"resolution": "4k"}, errors.InvalidInputError, "resolution: '4k'"),
-    ],
-)
-def test_what_is_refused_is_told_and_no_job_is_named(world: World, step: int, arguments: dict, kind: type, told: str):
-    world.steps = [step]
-
-    event = run(task_instance(generate(**arguments)))
-
-    with pytest.raises(kind, match=told) as raised:
-        raise_unless_finished(event)
-    assert raised.value.job_id is None
-    assert world.xcoms == {}
 
 
 def test_an_xcom_that_could_not_be_written_at_first_is_written_at_the_end(
