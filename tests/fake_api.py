@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx
 
 from airflow_provider_hailuo.apiframe.client import AsyncClient, Settings
+from tests.virtual_time import moment
 
 
 def refusal(status: int) -> httpx.Response:
@@ -53,7 +54,7 @@ class Api:
         self.connecting: Callable[[], None] = lambda: None
 
     async def look_up(self) -> Settings:
-        self.look_ups.append(asyncio.get_running_loop().time())
+        self.look_ups.append(moment())
         if self.looking_up is not None:
             await self.looking_up()
         return Settings(api_key=self.connection_key, retries=0)
@@ -76,7 +77,7 @@ class Api:
         return sum(path.endswith("/jobs") for _, path in self.asked)
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append((asyncio.get_running_loop().time(), request.url.path))
+        self.asked.append((moment(), request.url.path))
         await asyncio.sleep(0.001)
         if request.headers["x-api-key"] not in self.keys:
             return refusal(self.refusal)
@@ -97,7 +98,7 @@ class Api:
         return httpx.Response(200, json=self.job(n)) if known else refusal(404)
 
     def job(self, n: int) -> dict:
-        self.told[n] = asyncio.get_running_loop().time()
+        self.told[n] = moment()
         seconds = self.told[n] - self.ends.get(n, float("inf"))
         result = {"videoUrl": f"https://cdn.example/{n}.mp4"} if seconds >= self.url_delay else None
         return {"id": job_id(n), "status": "COMPLETED" if seconds >= 0 else "PROCESSING", "result": result}

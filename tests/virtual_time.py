@@ -63,9 +63,14 @@ def run(scenario: Coroutine[Any, Any, Any]) -> Any:
         loop.close()
 
 
+def moment() -> float:
+    """Return the seconds since the scenario began."""
+    return asyncio.get_running_loop().time()
+
+
 def now() -> float:
     """Return the seconds since the epoch in virtual time."""
-    return EPOCH + asyncio.get_running_loop().time()
+    return EPOCH + moment()
 
 
 def patch_clock(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:

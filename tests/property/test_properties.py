@@ -30,7 +30,7 @@ from airflow_provider_hailuo.apiframe.polling import (
 )
 from airflow_provider_hailuo.apiframe.watcher import wait_for_job
 from tests.fake_api import Accounts, account, job_id, page_of_a_proxy, refusal
-from tests.virtual_time import now, patch_clock, run
+from tests.virtual_time import moment, now, patch_clock, run
 
 # How fast the machine is decides nothing here.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -291,10 +291,6 @@ worlds = st.fixed_dictionaries(
 )
 
 
-def second() -> float:
-    return asyncio.get_running_loop().time()
-
-
 class World:
     """Two accounts of 300 jobs each, a connection that changes between them, and what breaks when."""
 
@@ -312,19 +308,19 @@ class World:
 
     def breaks(self, request: httpx.Request) -> httpx.Response | None:
         for begins, seconds, (answer, status), only_pages in self.outages:
-            if begins <= second() < begins + seconds and (request.url.path.endswith("/jobs") or not only_pages):
+            if begins <= moment() < begins + seconds and (request.url.path.endswith("/jobs") or not only_pages):
                 return answer(status)
         return None
 
     async def looking_up(self) -> None:
         for begins, seconds, failure in self.look_up_failures:
-            if begins <= second() < begins + seconds:
+            if begins <= moment() < begins + seconds:
                 if isinstance(failure, Exception):
                     raise failure
                 await asyncio.sleep(failure)
 
-    async def change(self, moment: float) -> None:
-        await asyncio.sleep(moment)
+    async def change(self, after: float) -> None:
+        await asyncio.sleep(after)
         self.accounts.now = "afk_b" if self.accounts.now == "afk_a" else "afk_a"
 
     async def revoke(self) -> None:
@@ -351,7 +347,7 @@ class World:
         if isinstance(end, Finished):
             assert end.job.id == job_id(n)
             # Nobody hears of the end before it came.
-            assert second() >= api.ends[n]
+            assert moment() >= api.ends[n]
         elif isinstance(end.error, errors.JobTimeoutError):
             assert end.error.job_id == job_id(n)
             assert waited >= deadline
@@ -361,7 +357,7 @@ class World:
             assert "so it has been for" in end.error.message
             assert waited >= REFUSED_SECONDS
             # While its own look-ups fail, or lead to the other account, the pages of others may show the job.
-            unseen = second() - api.told.get(n, 0) >= REFUSED_SECONDS or api.told[n] < joins
+            unseen = moment() - api.told.get(n, 0) >= REFUSED_SECONDS or api.told[n] < joins
             assert unseen or self.look_up_failures or self.changes
         # At the latest at the first look after the deadline, which may have to wait for an interval, and for two slow
         # look-ups; and the pause before it, of up to 30 s in an outage, may be 5 % longer than was asked for.

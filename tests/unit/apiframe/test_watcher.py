@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from itertools import groupby
 
@@ -24,7 +23,7 @@ from airflow_provider_hailuo.apiframe.watcher import (
     wait_for_job,
 )
 from tests.fake_api import Accounts, Api, account, job_id, page_of_a_proxy, refusal
-from tests.virtual_time import now, patch_clock, run
+from tests.virtual_time import moment, now, patch_clock, run
 
 INTERVAL = 5.0
 
@@ -82,10 +81,6 @@ def failing(error: Exception, begin: float = 0, end: float = float("inf")) -> Ca
             raise error
 
     return fail
-
-
-def moment() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def loop() -> watcher._Loop:
@@ -801,18 +796,6 @@ def test_two_may_wait_for_the_same_job():
 
     assert first.job.id == second.job.id == job_id(1)
     assert len(api.asked) in {3, 4}
-
-
-def test_connections_and_event_loops_have_watchers_of_their_own():
-    async def scenario(name: str) -> tuple:
-        async with AsyncExitStack() as stack:
-            enter = stack.enter_async_context
-            first = (await enter(shared_watcher("a", Api().look_up, Api().connect)))[1]
-            second = (await enter(shared_watcher(name, Api().look_up, Api().connect)))[1]
-            assert (first is second) is (name == "a")
-            return first, second
-
-    assert not set(run(scenario("a"))) & set(run(scenario("b")))
 
 
 def test_a_watching_task_that_dies_is_replaced():
