@@ -5,16 +5,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hailuo.compat import AIRFLOW
+from airflow_provider_hailuo.compat import AIRFLOW, Asset, AssetAlias
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.lineage import openlineage_facets, report, report_batch
 from airflow_provider_hailuo.storage import StorageError
 
-if AIRFLOW >= (3, 0):
-    from airflow.sdk import Asset, AssetAlias
-else:
-    from airflow.datasets import Dataset as Asset
-    from airflow.datasets import DatasetAlias as AssetAlias
 if AIRFLOW >= (3, 2):
     import airflow.sdk.lineage as airflow_lineage
 else:

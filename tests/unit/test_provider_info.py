@@ -37,15 +37,11 @@ def test_what_is_tested_lies_beside_the_tests():
 
 
 def test_every_module_and_class_that_it_names_is_there(info: dict):
-    modules = [
-        module
-        for kind in ("hooks", "operators", "sensors", "triggers")
-        for e in info[kind]
-        for module in e["python-modules"]
-    ]
-    modules += [transfer["python-module"] for transfer in info["transfers"]]
+    of_modules = ("hooks", "operators", "sensors", "triggers")
+    modules = {module for kind in of_modules for entry in info[kind] for module in entry["python-modules"]}
+    modules |= {transfer["python-module"] for transfer in info["transfers"]}
     classes = [connection["hook-class-name"] for connection in info["connection-types"]]
-    classes += [decorator["class-name"] for decorator in info["task-decorators"]]
+    classes += [decorator["class-name"] for decorator in info["task-decorators"]] + info["extra-links"]
 
     for module in modules:
         importlib.import_module(module)

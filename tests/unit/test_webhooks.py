@@ -14,11 +14,6 @@ REAL = Settings(api_key="afk_1")
 LOCAL = Settings(api_key="afk_1", base_url="http://127.0.0.1:8787")
 
 
-@pytest.fixture
-def base_url(monkeypatch: pytest.MonkeyPatch):
-    return lambda url: monkeypatch.setenv("AIRFLOW__API__BASE_URL", url)
-
-
 @pytest.mark.skipif(AIRFLOW < (3, 1), reason="there are no pages of plugins before Airflow 3.1")
 def test_auto_is_the_receiver_wherever_it_is():
     assert with_receiver({"prompt": "a", "webhook_url": "auto"}) == {
@@ -42,31 +37,25 @@ def test_an_older_airflow_has_no_receiver(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ("base", "conn_id", "url"),
+    ("base", "conn_id", "settings", "url"),
     [
-        (
-            "https://airflow.example.com",
-            "hailuo_default",
-            "https://airflow.example.com/hailuo/webhooks/hailuo_default",
-        ),
-        ("https://example.com/team/airflow/", "a/b:c", "https://example.com/team/airflow/hailuo/webhooks/a%2Fb%3Ac"),
+        ("https://air.example", "hailuo_default", REAL, "https://air.example/hailuo/webhooks/hailuo_default"),
+        ("https://air.example/team/", "a/b:c", REAL, "https://air.example/team/hailuo/webhooks/a%2Fb%3Ac"),
+        # A sandbox reaches an Airflow on the same machine.
+        ("http://localhost:8080", "c", LOCAL, "http://localhost:8080/hailuo/webhooks/c"),
     ],
 )
-def test_it_lies_below_the_base_url(base_url, base: str, conn_id: str, url: str):
-    base_url(base)
+def test_it_lies_below_the_base_url(
+    monkeypatch: pytest.MonkeyPatch, base: str, conn_id: str, settings: Settings, url: str
+):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
 
-    assert receiver_url(conn_id, REAL) == url
-
-
-def test_a_sandbox_reaches_an_airflow_on_the_same_machine(base_url):
-    base_url("http://localhost:8080")
-
-    assert receiver_url("c", LOCAL) == "http://localhost:8080/hailuo/webhooks/c"
+    assert receiver_url(conn_id, settings) == url
 
 
 @pytest.mark.parametrize("base", ["http://localhost:8080", "http://127.0.0.1", "", "airflow.example.com"])
-def test_what_the_api_could_not_reach_is_refused(base_url, base: str):
-    base_url(base)
+def test_what_the_api_could_not_reach_is_refused(monkeypatch: pytest.MonkeyPatch, base: str):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
 
     with pytest.raises(InvalidInputError, match=r"webhook_url: 'auto': .*\[api\] base_url"):
         receiver_url("c", REAL)

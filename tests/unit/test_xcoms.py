@@ -10,6 +10,8 @@ from airflow_provider_hailuo import xcoms
 from airflow_provider_hailuo.apiframe.models import Job, VideoRequest
 from tests.virtual_time import run as in_virtual_time
 
+by_triggers = pytest.mark.skipif(not xcoms.TRIGGERS_PUSH_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+
 
 def task_instance(**differences: object) -> SimpleNamespace:
     return SimpleNamespace(**{"dag_id": "dag", "run_id": "run", "task_id": "video", "map_index": -1, **differences})
@@ -86,7 +88,7 @@ def test_a_url_among_what_airflow_clears_tells_of_a_delivery(context: dict, deli
     assert xcoms.was_delivered(task_instance(**context)) is delivered
 
 
-@pytest.mark.skipif(not xcoms.TRIGGERS_PUSH_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+@by_triggers
 def test_the_link_is_written_past_the_xcom_backend(monkeypatch: pytest.MonkeyPatch):
     base = pytest.importorskip("airflow.sdk.bases.xcom").BaseXCom
     written = []
@@ -106,7 +108,7 @@ def test_the_link_is_written_past_the_xcom_backend(monkeypatch: pytest.MonkeyPat
     assert written == [("Backend", "return_value", "u"), ("BaseXCom", xcoms.LINK, "u")]
 
 
-@pytest.mark.skipif(not xcoms.TRIGGERS_PUSH_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+@by_triggers
 def test_videos_write_their_xcoms_a_few_at_a_time_and_in_turn(monkeypatch: pytest.MonkeyPatch):
     written: list[str] = []
     writing: set[str] = set()
@@ -135,7 +137,7 @@ def test_videos_write_their_xcoms_a_few_at_a_time_and_in_turn(monkeypatch: pytes
     assert written == videos * 2
 
 
-@pytest.mark.skipif(not xcoms.TRIGGERS_PUSH_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+@by_triggers
 def test_what_hangs_holds_up_no_other_video(monkeypatch: pytest.MonkeyPatch):
     async def aset(key: str, value: str, **_: object) -> None:
         await (asyncio.Event().wait() if value == "hangs" else asyncio.sleep(0))
@@ -154,7 +156,7 @@ def test_what_hangs_holds_up_no_other_video(monkeypatch: pytest.MonkeyPatch):
     assert done is None
 
 
-@pytest.mark.skipif(not xcoms.TRIGGERS_PUSH_XCOMS, reason="triggers write XComs from Airflow 3.3 on")
+@by_triggers
 def test_progress_waits_for_no_turn_that_a_video_could_have(monkeypatch: pytest.MonkeyPatch):
     written: list[str] = []
 

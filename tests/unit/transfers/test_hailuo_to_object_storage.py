@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_hailuo import metrics
-from airflow_provider_hailuo.compat import AirflowFailException
+from airflow_provider_hailuo.compat import AirflowFailException, Asset
 from airflow_provider_hailuo.exceptions import HailuoException, HailuoJobTimeoutException
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.transfers import hailuo_to_object_storage as transfers
 from airflow_provider_hailuo.transfers.hailuo_to_object_storage import HailuoToObjectStorageOperator
-from tests.unit.operators.test_hailuo import TaskInstance, connect
-from tests.unit.operators.test_storing import Asset
+from tests.unit.operators.fakes import TaskInstance, connect
 from tests.unit.test_metrics import Backend
 
 
@@ -49,13 +48,8 @@ def test_the_video_of_a_job_made_elsewhere_is_stored(sandbox: Sandbox, tmp_path:
 
     path = Path(uri.removeprefix("file://"))
     assert path == tmp_path / f"{job_id}.mp4"
-    assert xcoms["job"] == {
-        **xcoms["job"],
-        "id": job_id,
-        "uri": uri,
-        "bytes": path.stat().st_size,
-        "prompt": "a boat",
-    }
+    told = {"id": job_id, "uri": uri, "bytes": path.stat().st_size, "prompt": "a boat"}
+    assert xcoms["job"] == {**xcoms["job"], **told}
     assert json.loads(path.with_suffix(".json").read_text())["task_id"] == "store"
     assert sandbox.stats()["jobsCreated"] == 1
 
@@ -75,11 +69,9 @@ def test_a_job_that_failed_is_an_error_at_once_and_no_retry_mends_it(
     job_id, backend = submit("[[fail: content policy]]"), Backend()
     monkeypatch.setattr(metrics, "stats", lambda **_: backend)
 
-    with pytest.raises(AirflowFailException) as raised:
+    with pytest.raises(AirflowFailException, match=f"content policy.*{job_id}"):
         store(job_id, f"{tmp_path}/")
 
-    assert "content policy" in str(raised.value)
-    assert job_id in str(raised.value)
     assert list(tmp_path.iterdir()) == []
     tags = {"model": "hailuo-02", "conn_id": "hailuo_default", "dag_id": "dag", "cause": "JobFailedError"}
     assert backend.told[-1] == (metrics.FAILED, 1, tags)
@@ -102,10 +94,8 @@ def test_a_job_that_renders_still_is_waited_for_elsewhere(
     monkeypatch.setattr(transfers, "RESULT_TIMEOUT_SECONDS", 0.1)
     job_id = HailuoHook().generate_video("[[stall]]").job_id
 
-    with pytest.raises(HailuoJobTimeoutException) as raised:
+    with pytest.raises(HailuoJobTimeoutException, match=job_id):
         store(job_id, f"{tmp_path}/")
-
-    assert job_id in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +120,7 @@ def test_a_storage_that_fails_may_be_tried_again(sandbox: Sandbox, tmp_path: Pat
     job_id = submit()
     with monkeypatch.context() as patch:
         patch.setattr("airflow_provider_hailuo.storage._put", lambda *_: 1 / 0)
-        with pytest.raises(HailuoException, match="A retry") as raised:
+        with pytest.raises(HailuoException, match=rf"job {job_id}\)\. A retry stores it\.$"):
             store(job_id, f"{tmp_path}/")
-    assert job_id in str(raised.value)
-    assert "paid" not in str(raised.value)
 
     store(job_id, f"{tmp_path}/")
