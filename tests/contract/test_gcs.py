@@ -24,7 +24,7 @@ from airflow_provider_hailuo.compat import AIRFLOW
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.storage import Destination, StorageError
 from tests.unit.apiframe.test_pictures import WHOLE
-from tests.unit.operators.test_hailuo import connect
+from tests.unit.operators.fakes import connect
 from tests.unit.operators.test_storing import Worker, task
 from tests.unit.test_storage import Video
 

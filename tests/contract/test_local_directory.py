@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_hailuo import storage
 from airflow_provider_hailuo.sandbox import Sandbox
-from tests.unit.operators.test_hailuo import connect
+from tests.unit.operators.fakes import connect
 from tests.unit.operators.test_storing import Worker, task
 
 CHUNK_BYTES = 65536

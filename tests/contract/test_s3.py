@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_hailuo.apiframe.errors import InvalidInputError
-from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.storage import Destination, StorageError
 from tests.s3 import S3, serving
 from tests.unit.apiframe.test_pictures import WHOLE
-from tests.unit.operators.test_hailuo import connect
+from tests.unit.operators.fakes import connect
 from tests.unit.operators.test_storing import Worker, task
+from tests.unit.test_storage import Video
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +63,11 @@ def test_a_video_is_stored_with_what_belongs_to_it(s3: S3, sandbox: Sandbox):
 
 
 def test_what_lies_there_is_not_fetched_again(s3: S3, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
-    job_id = HailuoHook().generate_video("a boat").job_id
-    job = HailuoHook().wait_for_job(job_id, poll_interval=0.05)
-    facts = {"id": job.id, "url": job.video_url}
-    destination = Destination("s3://videos/", "store")
-    first = destination.store(facts, {}, allow_local=True)
+    video = Video(sandbox, "a boat")
+    first = video.store("s3://videos/", conn_id="store")
     monkeypatch.setattr("airflow_provider_hailuo.storage.download", None)
 
-    assert destination.store(facts, {}, allow_local=True) == first
+    assert video.store("s3://videos/", conn_id="store") == first
 
 
 @pytest.mark.parametrize(
@@ -145,12 +142,10 @@ class Gate:
 
 
 def test_a_process_that_is_killed_in_the_middle_leaves_nothing_under_the_name(s3: S3, sandbox: Sandbox):
-    job_id = HailuoHook().generate_video("a boat").job_id
-    job = HailuoHook().wait_for_job(job_id, poll_interval=0.05)
-    facts = {"id": job.id, "url": job.video_url}
+    video = Video(sandbox, "a boat")
     gate = Gate()
     environment = {**os.environ, "AIRFLOW_CONN_STORE": s3.connection_json(gate.url), "PYTHONPATH": str(Path.cwd())}
-    storing = subprocess.Popen([sys.executable, "-c", STORE, json.dumps(facts)], env=environment)
+    storing = subprocess.Popen([sys.executable, "-c", STORE, json.dumps(video.facts)], env=environment)
     try:
         assert gate.reached.wait(300)
         storing.send_signal(signal.SIGKILL)
@@ -161,7 +156,7 @@ def test_a_process_that_is_killed_in_the_middle_leaves_nothing_under_the_name(s3
         storing.wait()
         gate.close()
 
-    Destination("s3://videos/boat.mp4", "store").store(facts, {}, allow_local=True)
+    video.store("s3://videos/boat.mp4", conn_id="store")
 
     assert s3.keys == ["boat.mp4"]
     assert sandbox.stats()["creditsCharged"] == 5
