@@ -224,7 +224,7 @@ def _status_error(
         return errors.BadRequestError(f"Apiframe refuses the request: {text}", details=details, **facts)
     if status == HTTPStatus.PAYMENT_REQUIRED:
         required, available = (_number(answer.get(name)) for name in ("creditsRequired", "creditsAvailable"))
-        text += "" if required is None else f": {required} credits needed, {available} there"
+        text += "" if None in (required, available) else f": {required} credits needed, {available} there"
         return errors.InsufficientCreditsError(text, required=required, available=available, **facts)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return errors.ServerError(f"Apiframe is out of order: {text}", **facts)

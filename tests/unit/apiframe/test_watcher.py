@@ -37,12 +37,8 @@ def poll(n: int, seconds: float = 1800, interval: float = INTERVAL) -> JobPoll:
     return JobPoll(job_id(n), now() + seconds, interval)
 
 
-def silent(level: int, line: str) -> None:
-    pass
-
-
 async def wait_for(
-    api: Api | Accounts, *numbers: int, log: watcher.Log = silent, name: str = "a", **options: float
+    api: Api | Accounts, *numbers: int, log: watcher.Log = lambda *_: None, name: str = "a", **options: float
 ) -> list[Finished | GaveUp]:
     waits = (wait_for_job(poll(n, **options), log, name, api.look_up, api.connect) for n in numbers)
     return await asyncio.gather(*waits)
@@ -99,10 +95,6 @@ def is_list(request: httpx.Request) -> bool:
     return request.url.path.endswith("/jobs")
 
 
-def ends(*seconds: float) -> dict[int, float]:
-    return dict(enumerate(seconds, 1))
-
-
 # How many requests
 
 
@@ -122,7 +114,7 @@ def test_one_job_is_asked_for_by_itself_once_per_interval():
 def test_many_jobs_are_seen_with_a_request_per_page(jobs: int, pages_of_a_tick: int):
     api = Api(jobs)
     # All within an interval at the end, the newest last: some end while others do not.
-    api.ends = ends(*(180 + n * INTERVAL / jobs for n in range(jobs)))
+    api.ends = {n: 180 + n * INTERVAL / jobs for n in range(1, jobs + 1)}
 
     all_of_them = run(wait_for(api, *range(1, jobs + 1)))
 
@@ -136,7 +128,7 @@ def test_many_jobs_are_seen_with_a_request_per_page(jobs: int, pages_of_a_tick: 
 def test_no_job_is_asked_for_twice_in_a_tick_and_none_is_forgotten():
     api = Api(jobs=5000)
     api.unlisted = set(range(1, 400, 2))
-    api.ends = ends(*(20 + 5 * (n % 7) for n in range(5000)))
+    api.ends = {n: 20 + 5 * (n % 7) for n in range(1, 5001)}
 
     assert len(run(wait_for(api, *range(1, 5001)))) == 5000
     of_a_tick = Counter((moment // (INTERVAL * 0.9), path) for moment, path in api.asked if path[-5:] != "/jobs")
@@ -195,7 +187,7 @@ def test_the_smallest_interval_holds_for_all_and_only_while_it_is_asked_for():
         await slow
 
     api = Api(jobs=2)
-    api.ends = ends(300, 20)
+    api.ends = {1: 300, 2: 20}
     run(scenario(api))
 
     moments = [moment for moment, path in api.asked if path.endswith(job_id(1))]
@@ -361,7 +353,7 @@ def test_what_the_api_says_of_many_jobs_says_nothing_of_others():
 def test_a_list_of_summaries_tells_of_jobs_that_render_and_each_is_asked_once_for_its_url(jobs: int):
     api = Api(jobs)
     api.summaries = True
-    api.ends = ends(*(60 + n * INTERVAL / jobs for n in range(jobs)))
+    api.ends = {n: 60 + n * INTERVAL / jobs for n in range(1, jobs + 1)}
 
     assert all_finished(run(wait_for(api, *range(1, jobs + 1))))
     if jobs > FEW:
