@@ -61,18 +61,23 @@ COMPONENTS = {
     "celery worker": ["airflow-worker"],
     "triggerer": ["airflow-triggerer-1", "airflow-triggerer-2"],
 }
+COMPONENT_SERVICES = [SERVICES[name] for names in COMPONENTS.values() for name in names]
+SECRETS = (
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW__API__SECRET_KEY",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW_CONN_HAILUO_DEFAULT",
+)
 
 
 def is_option(section, option):
     return option in conf.configuration_description.get(section, {}).get("options", {})
 
 
-def environments():
-    for name, service in SERVICES.items():
-        yield from ((name, variable) for variable in service.get("environment", {}))
-
-
-@pytest.mark.parametrize("variable", sorted({variable for _, variable in environments()}))
+@pytest.mark.parametrize(
+    "variable", sorted({variable for service in SERVICES.values() for variable in service.get("environment", {})})
+)
 def test_variables_of_compose_are_options_of_airflow(variable):
     if match := re.fullmatch(r"AIRFLOW__([A-Z_]+?)__([A-Z_]+)", variable):
         assert is_option(match[1].lower(), match[2].lower())
@@ -100,33 +105,16 @@ def test_compose_has_each_component():
 
 
 def test_components_share_image_and_secrets():
-    images, secrets = set(), set()
-    for names in COMPONENTS.values():
-        for name in names:
-            environment = SERVICES[name]["environment"]
-            images.add(SERVICES[name]["image"])
-            secrets.add(
-                tuple(
-                    environment[variable]
-                    for variable in (
-                        "AIRFLOW__CORE__FERNET_KEY",
-                        "AIRFLOW__API__SECRET_KEY",
-                        "AIRFLOW__API_AUTH__JWT_SECRET",
-                        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
-                        "AIRFLOW_CONN_HAILUO_DEFAULT",
-                    )
-                )
-            )
-    assert images == {f"airflow-hailuo:{AIRFLOW}"}
-    assert len(secrets) == 1
+    assert {service["image"] for service in COMPONENT_SERVICES} == {f"airflow-hailuo:{AIRFLOW}"}
+    for secret in SECRETS:
+        assert len({service["environment"][secret] for service in COMPONENT_SERVICES}) == 1
 
 
 def test_components_wait_for_the_database_and_are_watched():
-    for names in COMPONENTS.values():
-        for name in names:
-            assert SERVICES[name]["depends_on"]["airflow-init"] == {"condition": "service_completed_successfully"}
-            assert SERVICES[name]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
-            assert SERVICES[name]["healthcheck"]["start_period"]
+    for service in COMPONENT_SERVICES:
+        assert service["depends_on"]["airflow-init"] == {"condition": "service_completed_successfully"}
+        assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+        assert service["healthcheck"]["start_period"]
     assert set(SERVICES["airflow-init"]["depends_on"]) == {"postgres", "redis"}
     assert SERVICES["airflow-init"]["restart"] == "no"
 
