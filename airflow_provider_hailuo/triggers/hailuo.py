@@ -91,10 +91,7 @@ class HailuoJobTrigger(BaseTrigger):
         """
         now = asyncio.get_running_loop().time
         settled = now() + MIN_DEFERRED_SECONDS
-        poll = JobPoll(self.job_id, self.deadline, self.poll_interval)
-        hook = HailuoHook(self.hailuo_conn_id)
-        with report_progress(self.task_instance, poll):
-            end = await wait_for_job(poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings, hook.connect)
+        end = await _wait(self, self.job_id, self.deadline)
         facts = {"job_id": self.job_id, "try_number": self.try_number}
         event = await _event(self, facts, end, self.request, {}, end_task=self.end_from_trigger)
         if not isinstance(event, TaskSuccessEvent):
@@ -177,7 +174,6 @@ class HailuoGenerateTrigger(BaseTrigger):
 
     async def _generate(self, ti: Any) -> TriggerEvent:
         facts: dict[str, Any] = {"job_id": None, "try_number": ti.try_number}
-        hook = HailuoHook(self.hailuo_conn_id)
         try:
             # A triggerer before may have submitted: then it does not matter what the templates render to by now, or
             # where the connection leads.
@@ -187,13 +183,10 @@ class HailuoGenerateTrigger(BaseTrigger):
             return TriggerEvent(START_ON_WORKER)
         if job_id is not None:
             self.log.info("Job %s: was submitted before; looking on", job_id)
-            poll = JobPoll(job_id, self._deadline(), self.poll_interval)
-            with report_progress(self.task_instance, poll):
-                end = await wait_for_job(
-                    poll, self.log.log, hook.hailuo_conn_id, hook.get_async_settings, hook.connect
-                )
+            end = await _wait(self, job_id, self._deadline())
             return await _event(self, facts, end, self._request_facts(), {}, end_task=True)
         unpushed: dict[str, Any] = {}
+        hook = HailuoHook(self.hailuo_conn_id)
         try:
             request = VideoRequest(**self._request_fields())
             key = calls.check_idempotency_key(self.idempotency_key)
@@ -273,6 +266,13 @@ def _serialize(trigger: BaseTrigger, names: tuple[str, ...]) -> tuple[str, dict[
     return path, {name: getattr(trigger, name) for name in names}
 
 
+async def _wait(trigger: HailuoJobTrigger | HailuoGenerateTrigger, job_id: str, deadline: float) -> Finished | GaveUp:
+    poll = JobPoll(job_id, deadline, trigger.poll_interval)
+    hook = HailuoHook(trigger.hailuo_conn_id)
+    with report_progress(trigger.task_instance, poll):
+        return await wait_for_job(poll, trigger.log.log, hook.hailuo_conn_id, hook.get_async_settings, hook.connect)
+
+
 async def _event(
     trigger: HailuoJobTrigger | HailuoGenerateTrigger,
     facts: Mapping[str, Any],
@@ -289,21 +289,19 @@ async def _event(
     """
     if isinstance(end, GaveUp):
         return TriggerEvent({**facts, **_failure(end.error)})
-    final = {**facts, "error": None}
+    final = TriggerEvent({**facts, "error": None})
     if request is None or not xcoms.TRIGGERS_PUSH_XCOMS or trigger.task_instance is None:
-        return TriggerEvent(final)
+        return final
     shown = xcoms.job_facts(end.job, request)
+    values = {**unpushed, xcoms.JOB: shown}
     try:
         url = video_url(end.job)
     except errors.JobError as error:
-        left = await _push_xcoms(trigger, {**unpushed, xcoms.JOB: shown})
-        return TriggerEvent({**facts, **_failure(error)} if left else final)
-    if not end_task:
-        await _push_xcoms(trigger, {**unpushed, xcoms.JOB: shown})
-        return TriggerEvent(final)
-    more = {xcoms.CREDIT_COST: end.job.credit_cost, xcoms.RETURN_VALUE: url}
-    if not await _push_xcoms(trigger, {**unpushed, xcoms.JOB: shown, **more}):
-        return TriggerEvent(final)
+        return TriggerEvent({**facts, **_failure(error)}) if await _push_xcoms(trigger, values) else final
+    if end_task:
+        values |= {xcoms.CREDIT_COST: end.job.credit_cost, xcoms.RETURN_VALUE: url}
+    if not await _push_xcoms(trigger, values) or not end_task:
+        return final
     trigger.log.info(
         "Job %s: video is ready, %s credits, %s s", facts["job_id"], end.job.credit_cost, end.job.seconds
     )
