@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date, timedelta
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.ui.conftest import Look, Site, Videos, settle
 from tests.ui.dags.videos import MARKUP, PROMPT
@@ -140,6 +141,31 @@ def test_a_card_leads_to_its_video_and_to_its_task(gallery: Page, videos: Videos
     expect(gallery.locator("#prompt-text")).to_have_text(["A green car", "A blue car", "A yellow car"][task[3]])
     gallery.locator("#to-gallery").click()
     expect(gallery.locator("#cards .card")).to_have_count(13)
+
+
+@pytest.mark.parametrize(
+    ("clicked", "shown"),
+    [("#cards .card a.watch", "#player video"), ("#total-paid", "[data-notice=none_paid]")],
+)
+def test_a_click_while_videos_are_read_is_not_lost(videos: Videos, site: Site, look: Look, clicked: str, shown: str):
+    videos.all_ended()
+    page = look(site.page("gallery", dag_id="ready"))
+    settle(page)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(re.compile("/xcomEntries"), hold, times=1)
+    page.reload()
+    page.locator(clicked).hover()
+    page.mouse.down()
+    expect(page.locator("#cards .card .facts")).not_to_contain_text("5 credits")
+    held[0].continue_()
+    expect(page.locator("#cards .card .facts")).to_contain_text("5 credits")
+    settle(page)
+    page.mouse.up()
+    expect(page.locator(shown)).to_be_visible()
 
 
 def test_the_keyboard_leads_through_filters_and_cards(gallery: Page):

@@ -145,7 +145,12 @@ async function look() {
 
 const count = el("p", { id: "count", class: "count", role: "status", "aria-live": "polite" });
 const reading = el("span", { id: "reading", class: "muted" });
-const totals = el("section", { id: "totals", class: "totals", "aria-label": t("videos") });
+const values = Object.fromEntries(["videos", "credits", "failed", "paid"].map((name) => [name, el("span", { class: "value" })]));
+const tile = (name, tag, attributes) => el(tag, { class: `tile ${name}`, id: `total-${name}`, ...attributes },
+  values[name], el("span", { class: "muted" }, t(name)));
+const totals = el("section", { id: "totals", class: "totals", "aria-label": t("videos") },
+  tile("videos", "div"), tile("credits", "div"), tile("failed", "div"),
+  tile("paid", "button", { type: "button", onclick: () => filter({ state: "paid" }) }), chart([]));
 const grid = el("ul", { id: "cards", class: "grid" });
 const empty = el("div", { id: "empty" });
 const clear = el("button", { id: "clear", type: "button", onclick: () => filter({}) }, t("clear"));
@@ -246,18 +251,14 @@ function render() {
 function drawTotals(keys) {
   const all = keys.map(factsOf);
   const sum = (of) => all.reduce((so_far, found) => so_far + (of(found) || 0), 0);
-  const paid = sum((found) => found.paid);
-  const tile = (name, value, action) => el(action ? "button" : "div",
-    { class: `tile ${name}`, id: `total-${name}`, ...(action && { type: "button", onclick: action }) },
-    el("span", { class: "value" }, number(value)), el("span", { class: "muted" }, t(name)));
-  const focused = document.activeElement?.id;
-  totals.replaceChildren(
-    tile("videos", sum((found) => found.videos)),
-    tile("credits", sum((found) => found.credits)),
-    tile("failed", sum((found) => found.status === "failed")),
-    tile("paid", paid, () => filter({ state: "paid" })),
-    chart(keys.map((key) => tasks.get(key))));
-  if (focused === "total-paid") document.getElementById(focused).focus();
+  const sums = {
+    videos: sum((found) => found.videos),
+    credits: sum((found) => found.credits),
+    failed: sum((found) => found.status === "failed"),
+    paid: sum((found) => found.paid),
+  };
+  for (const [name, value] of Object.entries(sums)) values[name].textContent = number(value);
+  totals.lastChild.replaceWith(chart(keys.map((key) => tasks.get(key))));
 }
 
 function chart(all) {
@@ -329,16 +330,20 @@ function cardOf(key) {
   const found = factsOf(key);
   let card = cards.get(key);
   if (!card) {
-    card = el("li", { class: "card", "data-key": key });
+    const { task } = found;
+    // These stay whatever is learnt of the task: a click between two looks is not lost, nor is the focus.
+    card = el("li", { class: "card", "data-key": key },
+      el("a", { class: "watch", href: videoHref(task) }),
+      el("div", { class: "badges" }),
+      el("p", { class: "facts" }),
+      outLink(taskHref(task), { attributes: { class: "task", title: task.run_id } }));
     card.key = key;
     cards.set(key, card);
     near.observe(card);
   }
   if (card.found !== found) {
     card.found = found;
-    const hadFocus = card.contains(document.activeElement) ? document.activeElement.className : "";
     fill(card, found);
-    if (hadFocus) card.querySelector(`.${CSS.escape(hadFocus.split(" ")[0])}`)?.focus();
   }
   return card;
 }
@@ -363,14 +368,13 @@ function fill(card, found) {
     found.resolution,
     found.duration !== undefined && t("length", { n: found.duration }),
   ].filter(Boolean);
-  card.replaceChildren(
-    el("a", { class: "watch", href: videoHref(task), title: prompt },
-      media, el("span", { class: "prompt" }, prompt)),
-    el("div", { class: "badges" }, badge(found.status), found.paid && badge("paid")),
-    el("p", { class: "facts" }, facts.map((fact) => el("span", {}, fact)),
-      el("time", { datetime: task.start }, task.start ? moment(task.start) : "")),
-    outLink(taskHref(task), { attributes: { class: "task", title: task.run_id } },
-      t("task_link", { dag: task.dag_id, task: name })));
+  const [watch, badges, line, out] = card.children;
+  watch.title = prompt;
+  watch.replaceChildren(media, el("span", { class: "prompt" }, prompt));
+  badges.replaceChildren(badge(found.status), ...(found.paid ? [badge("paid")] : []));
+  line.replaceChildren(...facts.map((fact) => el("span", {}, fact)),
+    el("time", { datetime: task.start }, task.start ? moment(task.start) : ""));
+  out.textContent = t("task_link", { dag: task.dag_id, task: name });
   if (visible.has(card.key)) attach(card);
 }
 
