@@ -177,13 +177,12 @@ class Account:
         :return: the jobs, and whether there are more.
         """
         self.advance()
-        cursors = self._cursors if search is None else [job.cursor for job in (self._jobs.get(search),) if job]
         found: list[Job] = []
-        index = len(cursors) if before is None else bisect_left(cursors, before)
+        index = len(self._cursors) if before is None else bisect_left(self._cursors, before)
         while index > 0 and len(found) <= limit:
             index -= 1
-            job = self._jobs[cursors[index].id]
-            if status in {None, job.status} and model in {None, job.request.model}:
+            job = self._jobs[self._cursors[index].id]
+            if search in {None, job.id} and status in {None, job.status} and model in {None, job.request.model}:
                 found.append(job)
         return found[:limit], len(found) > limit
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from functools import cache
 from pathlib import Path
 from typing import Final, cast
@@ -79,14 +80,7 @@ def wrap(text: str, font: Font, *, width: int, lines: int) -> list[str]:
 
 def _fitting(text: str, font: Font, width: int) -> int:
     """Return how many characters from the start of `text` fit into `width` pixels, at least one."""
-    fits, over = 1, len(text) + 1
-    while over - fits > 1:
-        middle = (fits + over) // 2
-        if font.getlength(text[:middle]) <= width:
-            fits = middle
-        else:
-            over = middle
-    return fits
+    return max(1, bisect_right(range(1, len(text) + 1), width, key=lambda end: font.getlength(text[:end])))
 
 
 @cache
