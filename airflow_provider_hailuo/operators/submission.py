@@ -163,7 +163,7 @@ class SubmissionStore:
         """
         was_there = self.current is not None and self.current.key == submission.key
         self.current = submission
-        if not self._is_new:
+        if not self._is_new:  # what this try has begun itself does not replace what is owed from before
             self._previous = submission
         if not self._state.try_save(submission):
             self._is_lost = not was_there

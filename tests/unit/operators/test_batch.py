@@ -447,6 +447,8 @@ def test_clearing_what_was_not_delivered_goes_on(sandbox: Sandbox):
 
     assert prompts(sandbox).count("a") == 1
     assert prompts(sandbox).count(MIXED[1]) == 2
+    # Of a task that was cleared, videos that were purged are wanted again.
+    assert [trigger.plan["renew"] for trigger in worker.triggers] == [False, True]
 
 
 def test_without_a_store_clearing_begins_anew_and_each_item_has_one_key_again(sandbox: Sandbox):

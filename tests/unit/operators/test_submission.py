@@ -629,17 +629,25 @@ def test_without_a_store_a_conflict_at_a_retry_says_what_happened(world: World, 
     assert "another idempotency_key" not in str(raised.value)
 
 
-def test_a_changed_request_that_is_refused_leaves_the_job_that_is_owed(world: World, airflow: Airflow):
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_changed_request_that_is_refused_leaves_the_job_that_is_owed(world: World, airflow: Airflow, dead: int):
+    changed = waiting(prompt="a sunset", idempotency_key="order-7")
     airflow.run(operator())
     airflow.clear()
-    world.before_post = refuse(402)
+    world.outcomes = [{"status": "FAILED"}] * dead
+    for _ in range(dead):
+        with pytest.raises(HailuoJobFailedException):
+            Airflow(world, Store()).run(changed)
+    answers = [*[None] * dead, refuse(402)()]
+    world.before_post = lambda: answers.pop(0)
     with pytest.raises(AirflowFailException):
-        airflow.run(waiting(prompt="a sunset"))
+        airflow.run(changed)
     world.before_post = nothing
     airflow.clear()
 
     assert airflow.run(waiting()) == url("job_1")
     assert world.paid == 1
+    assert answers == []
 
 
 @pytest.mark.parametrize(
@@ -655,8 +663,16 @@ def test_what_is_no_submission_any_more_is_named(world: World, airflow: Airflow,
     assert world.posts == []
 
 
-def test_where_nothing_could_be_written_down_clearing_is_not_advised(world: World, airflow: Airflow):
-    airflow.store.on_set = away
+def test_where_the_key_was_written_down_clearing_is_advised(world: World):
+    airflow = Airflow(world, Store(), retries=0)
+    world.after_post = airflow.store.go_away
+
+    with pytest.raises(HailuoJobTimeoutException, match="Clearing the task takes it up again"):
+        airflow.run(waiting(timeout=1))
+
+
+def test_where_nothing_could_be_written_down_clearing_is_not_advised(airflow: Airflow):
+    airflow.store.go_away()
     airflow.try_number, airflow.max_tries = 1, 0
     timed_out = {"job_id": "job_1", "error": "JobTimeoutError", "message": "too late", "try_number": 1}
 
