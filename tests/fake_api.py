@@ -83,6 +83,8 @@ class Api:
             return refusal(self.refusal)
         if broken := self.breaks(request):
             return broken
+        if request.method == "POST":
+            return httpx.Response(202, json={"jobId": job_id(self.jobs), "status": "QUEUED"})
         if request.url.path.endswith("/jobs"):
             cursor, page = int(request.url.params.get("cursor", self.jobs)), []
             while cursor and len(page) < int(request.url.params["limit"]):

@@ -92,21 +92,27 @@ def test_a_request_carries_the_key_and_who_asks(api, base_url: str):
     assert "idempotency-key" not in request.headers
 
 
-@pytest.mark.parametrize(
-    "passing",
-    [
-        httpx.Response(429, json={"error": "slow down"}),
-        httpx.Response(500),
-        httpx.Response(502, text="<html>"),
-        httpx.Response(503),
-        httpx.Response(200, text='{"id": "cut o'),
-        httpx.ConnectError("refused"),
-        httpx.ReadError("reset"),
-        httpx.RemoteProtocolError("server disconnected"),
-        httpx.ConnectTimeout("slow"),
-        httpx.ReadTimeout("slow"),
-    ],
-)
+NOTHING_WAS_DONE = [
+    httpx.Response(429, json={"error": "slow down"}),
+    httpx.ConnectError("refused"),
+    httpx.ConnectTimeout("slow"),
+    httpx.PoolTimeout("busy"),
+    httpx.ProxyError("407"),
+    httpx.UnsupportedProtocol("gopher"),
+]
+MAY_HAVE_ARRIVED = [
+    httpx.ReadTimeout("slow"),
+    httpx.WriteTimeout("slow"),
+    httpx.ReadError("reset"),
+    httpx.WriteError("reset"),
+    httpx.RemoteProtocolError("server disconnected"),
+    httpx.DecodingError("bad gzip"),
+    httpx.Response(503, json={"error": "no capacity"}),
+    httpx.Response(202, text="{"),
+]
+
+
+@pytest.mark.parametrize("passing", [*NOTHING_WAS_DONE, *MAY_HAVE_ARRIVED], ids=repr)
 @pytest.mark.parametrize("call", [calls.get_account(), calls.generate_video(REQUEST, "key-1")], ids=["get", "keyed"])
 def test_a_passing_failure_is_tried_again_when_that_is_harmless(api, passing, call):
     good = httpx.Response(200, json=ME | {"jobId": JOB_ID, "status": "QUEUED"})
@@ -120,17 +126,7 @@ def test_a_passing_failure_is_tried_again_when_that_is_harmless(api, passing, ca
     assert 0 < server.waits[0] < server.waits[1]
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        httpx.Response(429, json={"error": "slow down"}),
-        httpx.ConnectError("refused"),
-        httpx.ConnectTimeout("slow"),
-        httpx.PoolTimeout("busy"),
-        httpx.ProxyError("407"),
-        httpx.UnsupportedProtocol("gopher"),
-    ],
-)
+@pytest.mark.parametrize("failure", NOTHING_WAS_DONE, ids=repr)
 def test_when_nothing_was_done_even_a_post_without_a_key_is_repeated(api, failure):
     server = api(script(failure), retries=1)
 
@@ -140,19 +136,7 @@ def test_when_nothing_was_done_even_a_post_without_a_key_is_repeated(api, failur
     assert (len(server.requests), raised.value.in_doubt) == (2, False)
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        httpx.ReadTimeout("slow"),
-        httpx.WriteTimeout("slow"),
-        httpx.ReadError("reset"),
-        httpx.WriteError("reset"),
-        httpx.RemoteProtocolError("server disconnected"),
-        httpx.DecodingError("bad gzip"),
-        httpx.Response(503, json={"error": "no capacity"}),
-        httpx.Response(202, text="{"),
-    ],
-)
+@pytest.mark.parametrize("failure", MAY_HAVE_ARRIVED, ids=repr)
 def test_once_it_may_have_arrived_a_post_without_a_key_is_in_doubt_and_not_repeated(api, failure):
     server = api(script(failure))
 

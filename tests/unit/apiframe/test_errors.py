@@ -12,6 +12,7 @@ def test_an_error_tells_status_request_and_job_as_far_as_they_are_known():
     error = errors.ServerError("no available capacity", status=503, request_id="req_1", job_id="job-1")
 
     assert str(error) == "no available capacity (HTTP 503, request req_1, job job-1)"
+    assert error.without_job() == "no available capacity (HTTP 503, request req_1)"
     assert str(errors.NetworkError("connection refused")) == "connection refused"
 
 
