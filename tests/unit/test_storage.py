@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from airflow_provider_hailuo.compat import AIRFLOW, BaseHook
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.storage import Destination, StorageError, Stored
 from airflow_provider_hailuo.xcoms import job_facts, request_facts
+from tests.unit.operators.fakes import KilledError
 
 if AIRFLOW >= (3, 0):
     import airflow.sdk.io.fs as airflow_io
@@ -73,17 +74,20 @@ def memory() -> Iterator[MemoryFileSystem]:
     fs.store.clear()
 
 
+def register(monkeypatch: pytest.MonkeyPatch, scheme: str, get_fs: Callable[[str | None], MemoryFileSystem]) -> None:
+    """Let Airflow know a scheme, as a provider would."""
+    known = {**airflow_io._register_filesystems(), scheme: get_fs}
+    monkeypatch.setattr(airflow_io, "_register_filesystems", lambda: known)
+
+
 @pytest.fixture(autouse=True)
 def memory_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Airflow know the scheme `memory`, as a provider would."""
-
     def get_fs(conn_id: str | None) -> MemoryFileSystem:
         if conn_id is not None:
             BaseHook.get_connection(conn_id)
         return MemoryFileSystem()
 
-    known = {**airflow_io._register_filesystems(), "memory": get_fs}
-    monkeypatch.setattr(airflow_io, "_register_filesystems", lambda: known)
+    register(monkeypatch, "memory", get_fs)
 
 
 PLACES = ["{path}/boat.mp4", "file://{path}/deep/er/boat.mp4", "memory://videos/boat.mp4"]
@@ -102,12 +106,6 @@ def test_the_file_is_there_whole_under_its_name_alone(
     fs, path = (memory, "/videos/boat.mp4") if "memory" in url else (storage.object_storage_path(url, None).fs, url)
     assert fs.cat_file(path) == video.content
     assert len(fs.ls(path.rpartition("/")[0])) == 1
-
-
-def test_a_url_that_ends_with_a_slash_gets_the_name_of_the_job(video: Video, tmp_path: Path):
-    stored = video.store(f"{tmp_path}/")
-
-    assert stored.uri == f"file://{tmp_path}/{video.facts['id']}.mp4"
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -138,16 +136,13 @@ def test_a_failure_in_the_middle_leaves_nothing(
 def test_what_a_killed_try_has_left_is_cleared_away(video: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fs = type(storage.object_storage_path(f"file://{tmp_path}", None).fs)
 
-    class Killed(BaseException):
-        pass
-
     def die(self: Any, *_: Any) -> None:
-        raise Killed
+        raise KilledError
 
     with monkeypatch.context() as patch:
         patch.setattr(fs, "mv", die)
         patch.setattr(fs, "rm_file", die)
-        with pytest.raises(BaseException):  # noqa: B017, PT011
+        with pytest.raises(KilledError):
             video.store(f"{tmp_path}/boat.mp4")
     assert [path.name for path in tmp_path.iterdir()] == [f".boat.mp4.{video.facts['id']}.part"]
 
@@ -182,21 +177,19 @@ def test_overwriting_fetches_it_again(video: Video, tmp_path: Path):
     assert (tmp_path / "boat.mp4").read_bytes() == video.content
 
 
-def other_files(content: bytes) -> dict[str, bytes]:
-    middle = len(content) // 2
-    return {
-        "empty": b"",
-        "half": content[:middle],
-        "longer": content + b"\0" * 8,
-        "another": bytes(len(content)),
-        "another end": content[:-1] + b"!",
-    }
+OTHER_FILES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "longer": lambda content: content + b"\0" * 8,
+    "another": lambda content: bytes(len(content)),
+    "another end": lambda content: content[:-1] + b"!",
+}
 
 
-@pytest.mark.parametrize("other", other_files(b""))
+@pytest.mark.parametrize("other", OTHER_FILES)
 def test_any_other_file_is_replaced(video: Video, tmp_path: Path, other: str):
     target = tmp_path / "boat.mp4"
-    target.write_bytes(other_files(video.content)[other])
+    target.write_bytes(OTHER_FILES[other](video.content))
 
     assert vars(video.store(str(target))) == {"uri": f"file://{target}", **video.stored_as}
     assert target.read_bytes() == video.content
@@ -243,33 +236,28 @@ def test_a_url_of_this_machine_is_refused_unless_the_api_is_here(video: Video, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_connection_that_is_not_there_may_come(tmp_path: Path):
-    with pytest.raises(StorageError) as raised:
-        Destination("memory://videos/", conn_id="nowhere").check()
+@pytest.mark.parametrize(
+    ("url", "conn_id", "where"),
+    [
+        ("memory://videos/", "nowhere", "destination_conn_id"),
+        ("memory://nowhere@videos/", None, "the destination"),
+    ],
+)
+def test_a_connection_that_is_not_there_may_come(url: str, conn_id: str | None, where: str):
+    with pytest.raises(StorageError, match=f"no connection 'nowhere', which {where} names") as raised:
+        Destination(url, conn_id=conn_id).check()
 
     assert raised.value.transient
 
 
 @pytest.mark.usefixtures("memory")
-@pytest.mark.parametrize(
-    ("url", "conn_id"),
-    [
-        ("memory://videos/boat.mp4", "store"),
-        ("memory://store@videos/boat.mp4", None),
-        ("memory://x@videos/boat.mp4", "store"),
-    ],
-)
+@pytest.mark.parametrize(("place", "conn_id"), [("", "store"), ("store@", None), ("x@", "store")])
 def test_the_connection_stands_in_the_url_or_beside_it_and_not_in_the_uri(
-    video: Video, monkeypatch: pytest.MonkeyPatch, url: str, conn_id: str | None
+    video: Video, monkeypatch: pytest.MonkeyPatch, place: str, conn_id: str | None
 ):
     monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps({"conn_type": "generic"}))
 
-    assert video.store(url, conn_id=conn_id).uri == "memory://videos/boat.mp4"
-
-
-def test_a_connection_of_the_url_that_is_not_there_is_missed():
-    with pytest.raises(StorageError, match="no connection 'nowhere', which the destination names"):
-        Destination("memory://nowhere@videos/").check()
+    assert video.store(f"memory://{place}videos/boat.mp4", conn_id=conn_id).uri == "memory://videos/boat.mp4"
 
 
 @pytest.mark.parametrize("url", ["abfss://videos@account.dfs.core.windows.net/a/", "abfs://c.blob.core.windows.net/"])
@@ -302,8 +290,7 @@ class Azure(MemoryFileSystem):
 @pytest.fixture
 def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
     fs = Azure()
-    known = {**airflow_io._register_filesystems(), "abfs": lambda _: fs}
-    monkeypatch.setattr(airflow_io, "_register_filesystems", lambda: known)
+    register(monkeypatch, "abfs", lambda _: fs)
     monkeypatch.setattr(airflow_store, "_STORE_CACHE", {})
     monkeypatch.setitem(sys.modules, "azure.storage.blob", SimpleNamespace(ContentSettings=SimpleNamespace))
     yield fs
