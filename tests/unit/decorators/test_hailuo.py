@@ -104,22 +104,16 @@ def test_the_prompt_of_the_decorator_holds_where_the_function_writes_none(world:
     [
         (None, r"<lambda>\(\): None: must return a prompt, a text, or a dictionary of prompt, model, image"),
         (7, r"<lambda>\(\): 7: must return a prompt"),
-        (True, r"<lambda>\(\): True: must return"),
         (["a boat"], r"<lambda>\(\): \['a boat'\]: must return"),
         (b"a boat", r"<lambda>\(\): b'a boat': must return"),
         (Path("/a/boat"), r"<lambda>\(\): .*/a/boat.*must return"),
         ("", r"prompt: '': must hold something that can be seen"),
-        ("None", r"prompt: 'None'"),
-        ("x" * 2001, r"prompt: .*2001 characters"),
         ({}, r"prompt: '': must hold something"),
         ({"promt": "a boat"}, r"prompt: '': .*promt: 'a boat': Extra inputs"),
         ({"prompt": "a boat", "colour": "red"}, r"colour: 'red': Extra inputs"),
         ({"prompt": "a boat", "destination": "/videos/"}, r"destination: '/videos/': Extra inputs"),
         ({"prompt": "a boat", 7: "x"}, r"7: 'x': Extra inputs"),
-        ({"prompt": None}, r"prompt: None: must be text"),
-        ({"prompt": ["a boat"]}, r"prompt: \['a boat'\]"),
         ({"prompt": "a boat", "duration": 7}, r"duration: 7: must be 6 or 10"),
-        ({"prompt": "a boat", "resolution": object}, r"resolution: "),
     ],
     ids=repr,
 )
@@ -181,7 +175,6 @@ def test_it_is_given_arguments_and_the_context(world: World, airflow: Airflow):
     ("returned", "prompt"),
     [
         ("a boat on {{ ds }}", "a boat on 2026-01-02"),
-        ({"prompt": "a boat on {{ ds }}"}, "a boat on 2026-01-02"),
         ({"prompt": literal("a boat on {{ ds }}")}, "a boat on {{ ds }}"),
     ],
 )
@@ -232,7 +225,6 @@ def test_airflow_knows_it_by_its_name(world: World, airflow: Airflow):
 
         video = write("a lamp").operator
 
-    assert isinstance(video, HailuoGenerateOperator)
     assert (video.retries, video.pool, video.doc_md) == (4, "videos", "Write.")
     work(airflow, video)
     assert sent(world) == [
@@ -257,9 +249,7 @@ def test_without_arguments_the_function_names_the_task():
     [
         ({"resolution": "4k"}, "resolution: '4k'"),
         ({"prompt": "\u200b"}, "something that can be seen"),
-        ({"worker_visits": 3}, "worker_visits: 3"),
         ({"multiple_outputs": True}, "multiple_outputs: True: the task returns one URL"),
-        ({"destination": "relative/path"}, "destination: 'relative/path'"),
     ],
 )
 def test_bad_arguments_are_refused_while_the_dag_is_parsed(arguments: dict[str, Any], told: str):
@@ -286,17 +276,13 @@ def test_what_is_known_of_the_arguments_is_among_the_templates(airflow: Airflow)
     assert set(HailuoGenerateOperator.template_fields) < set(video.template_fields)
 
 
-def mapped(values: list[str], **arguments: Any) -> Any:
+def test_it_is_mapped_over_arguments_of_the_function(world: World, airflow: Airflow):
     def write(product: str, place: str) -> dict[str, str]:
         return {"prompt": f"{product} {place}"}
 
     with make_dag():
-        decorated = hailuo_task(task_id="video", **arguments)(write)
-        return decorated.override(duration=10).partial(place="at sea").expand(product=values).operator
-
-
-def test_it_is_mapped_over_arguments_of_the_function(world: World, airflow: Airflow):
-    videos = mapped(["a boat", "a buoy"], resolution="768p", worker_visits=0)
+        decorated = hailuo_task(task_id="video", resolution="768p", worker_visits=0)(write).override(duration=10)
+        videos = decorated.partial(place="at sea").expand(product=["a boat", "a buoy"]).operator
 
     for n, product in enumerate(["a boat", "a buoy"]):
         airflow.store, airflow.map_index, airflow.try_number = Store(), n, 0
@@ -345,11 +331,10 @@ def test_a_resumption_does_not_call_it_again(world: World, airflow: Airflow):
     assert airflow.resume(resumed, airflow.event()) == url("job_1")
 
     assert author.calls == 1
-    facts = {name: airflow.xcoms["job"][name] for name in ("prompt", "resolution", "duration", "url")}
-    assert facts == {"prompt": "scene 1", "resolution": "768p", "duration": 10, "url": url("job_1")}
+    facts = [airflow.xcoms["job"][name] for name in ("prompt", "resolution", "duration", "url")]
+    assert facts == ["scene 1", "768p", 10, url("job_1")]
     # For the page "Rendered Templates".
-    assert resumed.overwrite_rtif_after_execution
-    assert resumed.prompt == "scene 1"
+    assert (resumed.overwrite_rtif_after_execution, resumed.prompt) == (True, "scene 1")
 
 
 def test_nor_does_it_where_there_is_no_store(world: World, storeless: Airflow):
@@ -369,11 +354,16 @@ def test_a_retry_takes_up_the_job_and_does_not_call_it(world: World, airflow: Ai
     assert (author.calls, len(world.posts), world.paid) == (1, 1, 1)
 
 
-def test_after_a_failed_render_it_is_called_for_the_next_one(world: World, airflow: Airflow):
-    author = Author(duration=10)
+def fail_first(world: World, airflow: Airflow, author: Author) -> None:
+    """Make a try whose render fails."""
     world.outcomes = [{"status": "FAILED"}]
     work(airflow, author.task)
     world.now += 60
+
+
+def test_after_a_failed_render_it_is_called_for_the_next_one(world: World, airflow: Airflow):
+    author = Author(duration=10)
+    fail_first(world, airflow, author)
 
     assert work(airflow, author.task).trigger.job_id == "job_2"
 
@@ -402,9 +392,7 @@ def test_after_a_failed_render_it_may_fail_as_at_first(
     world: World, airflow: Airflow, fields: dict[str, str], error: Exception | None, told: str
 ):
     author = Author()
-    world.outcomes = [{"status": "FAILED"}]
-    work(airflow, author.task)
-    world.now += 60
+    fail_first(world, airflow, author)
     author.error, author.fields = error, fields
 
     with pytest.raises(LookupError if error else HailuoFailException, match=told):
