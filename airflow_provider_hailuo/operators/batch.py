@@ -262,7 +262,7 @@ class HailuoGenerateBatchOperator(BaseOperator):
         if not isinstance(self.deferrable, bool):
             raise errors.InvalidInputError.of(("deferrable", self.deferrable, "must be True or False"))
         if isinstance(self.max_in_flight, bool) or not isinstance(self.max_in_flight, int) or self.max_in_flight < 1:
-            raise errors.InvalidInputError.of(("max_in_flight", self.max_in_flight, "must be a number above 0"))
+            raise errors.InvalidInputError.of(("max_in_flight", self.max_in_flight, "must be a whole number above 0"))
         if self.on_item_failure not in get_args(OnItemFailure):
             raise errors.InvalidInputError.of(("on_item_failure", self.on_item_failure, "must be 'fail' or 'skip'"))
         check_max_credits(self.max_credits)

@@ -61,9 +61,9 @@ def small_videos(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, small_videos: None) -> Iterator[Sandbox]:
-    """An account with 30 credits, if no other number is given; what fails is not tried again by the client."""
+    """An account with 1,000 credits, if no other number is given; what fails is not tried again by the client."""
     monkeypatch.setattr(triggers, "MIN_DEFERRED_SECONDS", 0)
-    with Sandbox(render_seconds=0.1, jitter=0, credits=getattr(request, "param", 30), seed=1) as sandbox:
+    with Sandbox(render_seconds=0.1, jitter=0, credits=getattr(request, "param", 1000), seed=1) as sandbox:
         connect(monkeypatch, sandbox, extra=json.dumps({"retries": 0}))
         yield sandbox
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -34,19 +34,15 @@ from airflow_provider_hailuo.triggers.batch import HailuoBatchTrigger
 from airflow_provider_hailuo.triggers.hailuo import DEFER_TIMEOUT_MARGIN_SECONDS
 from airflow_provider_hailuo.webhooks import RECEIVER
 from tests.unit.operators.fakes import Airflow, Store, Variables, away, make_dag, nothing
-from tests.unit.operators.test_hailuo import charged, connect, jobs
+from tests.unit.operators.test_hailuo import charged, jobs
 from tests.unit.operators.test_pictures import JPEG, PNG, uploads
 from tests.unit.test_metrics import Backend
 
 
-@pytest.fixture
-def sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, small_videos: None) -> Iterator[Sandbox]:
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triggers, "MIN_DEFERRED_SECONDS", 0)
     monkeypatch.setattr(batch, "RESULT_POLL_SECONDS", 0.02)
-    credit = getattr(request, "param", 1000)
-    with Sandbox(render_seconds=0.1, jitter=0, credits=credit, seed=1) as sandbox:
-        connect(monkeypatch, sandbox, extra=json.dumps({"retries": 0}))
-        yield sandbox
 
 
 class Worker(Airflow):
@@ -600,9 +596,7 @@ def test_results_that_cannot_be_read_name_the_jobs(sandbox: Sandbox, monkeypatch
 # Refused by the API
 
 
-def test_an_item_that_the_api_refuses_names_its_index_and_stops_nothing(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_item_that_the_api_refuses_names_its_index_and_stops_nothing(sandbox: Sandbox):
     sandbox.set_faults(
         [{"fault": "error", "status": 400, "route": "POST /v2/videos/generate", "skip": 2, "times": 1}]
     )

@@ -162,6 +162,7 @@ def test_a_key_of_the_user_stands_for_one_video_and_no_other_request(sandbox: Sa
     assert charged(sandbox) == 5
 
 
+@pytest.mark.parametrize("sandbox", [30], indirect=True)
 def test_too_few_credits_end_the_task_and_tell_how_many(sandbox: Sandbox):
     with pytest.raises(AirflowFailException, match=r"10 credits needed, 5 there.*HTTP 402.*Nothing was paid. Top up"):
         for n in range(4):

@@ -148,7 +148,7 @@ def test_a_key_in_doubt_is_written_down_for_the_next_try(world: World, airflow: 
     assert world.posts[0] == world.posts[1]
 
 
-def test_what_a_trigger_was_certainly_refused_is_final_and_not_written_down(world: World, airflow: Airflow):
+def test_what_a_trigger_was_certainly_refused_is_final_and_not_written_down(airflow: Airflow):
     airflow.try_number = 1
     refused = {**OF_FIRST_TRY, "error": "InsufficientCreditsError", "message": "10 credits needed"}
 
@@ -360,7 +360,7 @@ def test_and_it_finds_the_job_that_was_paid_for(world: World, storeless: Airflow
 
 @pytest.mark.parametrize(("worker_visits", "ends"), [(2, False), (1, True), (0, True)])
 def test_the_trigger_learns_whether_it_ends_the_task_and_of_which_try(
-    world: World, airflow: Airflow, worker_visits: int, ends: bool
+    airflow: Airflow, worker_visits: int, ends: bool
 ):
     airflow.run(operator(worker_visits=worker_visits))
     trigger = airflow.run(operator(worker_visits=worker_visits)).trigger

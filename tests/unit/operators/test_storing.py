@@ -145,7 +145,7 @@ def behind_a_file(path: Path) -> str:
         (lambda _: "nosuch://bucket/boat.mp4", {}, "take the URL of a storage whose provider is installed"),
         (behind_a_file, {}, "cannot be made"),
         (occupied, {"if_exists": "fail"}, "lies there already, and if_exists is 'fail'"),
-        (lambda _: None, {"max_credits": 4}, "max_credits: 4: 1 video costs 5 credits, and the account has 30"),
+        (lambda _: None, {"max_credits": 4}, "max_credits: 4: 1 video costs 5 credits, and the account has 10"),
         (lambda _: None, {"max_credits": 9.5, "resolution": "1080p"}, "max_credits: 9.5: 1 video costs 10 credits"),
         (lambda _: None, {"max_credits": 50, "model": "hailuo-03"}, "no price is known of hailuo-03: leave max_c"),
     ],

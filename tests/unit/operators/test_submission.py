@@ -484,7 +484,7 @@ def test_a_retry_after_such_a_clear_goes_on_whatever_it_renders_to(world: World,
 
 @pytest.mark.parametrize("changed", [{"prompt": "a sunset"}, {"duration": 10}, {"idempotency_key": "order-2"}])
 def test_a_request_that_was_changed_and_cleared_is_a_new_job(
-    world: World, airflow: Airflow, log: Callable[[], str], changed: dict[str, Any]
+    airflow: Airflow, log: Callable[[], str], changed: dict[str, Any]
 ):
     timed_out(airflow)
     airflow.clear()
@@ -512,7 +512,7 @@ def test_a_refusal_of_the_new_job_is_final_and_the_one_that_was_delivered_is_not
     assert airflow.run(waiting()) == url("job_2")
 
 
-def test_an_invalid_request_after_a_clear_names_a_job_that_is_owed_and_no_other(world: World, airflow: Airflow):
+def test_an_invalid_request_after_a_clear_names_a_job_that_is_owed_and_no_other(airflow: Airflow):
     invalid = waiting()
     invalid.resolution = "4k"
     timed_out(airflow)
@@ -620,7 +620,7 @@ def test_without_a_store_a_later_try_is_never_sure_that_nothing_was_paid(
         storeless.run(operator())
 
 
-def test_without_a_store_a_conflict_at_a_retry_says_what_happened(world: World, storeless: Airflow):
+def test_without_a_store_a_conflict_at_a_retry_says_what_happened(storeless: Airflow):
     storeless.run(operator(idempotency_key="order-7"))
 
     with pytest.raises(HailuoException, match="templates render to something else at each try") as raised:
@@ -681,7 +681,7 @@ def test_where_nothing_could_be_written_down_clearing_is_not_advised(airflow: Ai
 
 
 @pytest.mark.parametrize("conn_id", [None, "", " ", "None"])
-def test_a_connection_that_renders_to_nothing_is_the_default_one(world: World, airflow: Airflow, conn_id: str | None):
+def test_a_connection_that_renders_to_nothing_is_the_default_one(airflow: Airflow, conn_id: str | None):
     airflow.run(operator(hailuo_conn_id=conn_id))
 
     assert airflow.store.submission["conn_id"] == "hailuo_default"
