@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
             stop.wait()
     except OSError as error:
-        sys.exit(f"hailuo-sandbox cannot start: {error}")
+        sys.exit(f"hailuo-sandbox cannot start on {options.host}, port {options.port}: {error}")
 
 
 def _parser() -> ArgumentParser:

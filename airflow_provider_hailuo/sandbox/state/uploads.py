@@ -98,7 +98,7 @@ class Uploads:
         )
         limit = SIZE_LIMITS[upload.kind]
         if byte_size > limit:
-            raise RefusedUploadError(f"must be at most {limit // 1024**2} MB, being {upload.kind}")
+            raise RefusedUploadError(f"must be at most {limit // 1024**2} MB, the limit of {upload.kind} files")
         self._uploads[upload.id] = upload
         return upload
 

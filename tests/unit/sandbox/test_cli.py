@@ -115,7 +115,7 @@ def test_an_address_that_is_not_ours_is_an_error_and_one_that_is_not_loopback_a_
     warning, error = complaints.splitlines()
     assert (process.returncode, output) == (1, "")
     assert "192.0.2.1 is not loopback" in warning
-    assert "cannot start" in error
+    assert "cannot start on 192.0.2.1, port 0" in error
 
 
 def test_help_names_all_options(capsys: pytest.CaptureFixture[str]) -> None:
