@@ -237,9 +237,8 @@ class _Batch:
 
     async def run(self) -> list[Outcome]:
         waiting = iter(enumerate(self._items))
-        slots = [
-            asyncio.ensure_future(self._work(waiting)) for _ in range(min(self._plan.max_in_flight, len(self._items)))
-        ]
+        many = min(self._plan.max_in_flight, len(self._items))
+        slots = [asyncio.ensure_future(self._work(waiting)) for _ in range(many)]
         try:
             await asyncio.gather(*slots)
         finally:

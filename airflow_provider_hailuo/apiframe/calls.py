@@ -84,12 +84,8 @@ class Call(Generic[T]):
         :raises UnreadableAnswerError: the body has another shape than the reference tells.
         :raises ApiframeError: the one that fits a status other than 2xx.
         """
-        request_id = headers.get("x-request-id")
-        facts: dict[str, Any] = {
-            "status": status,
-            "request_id": errors.excerpt(request_id, 80) if request_id else None,
-            "job_id": self.job_id,
-        }
+        request_id = errors.excerpt(headers.get("x-request-id", ""), 80) or None
+        facts: dict[str, Any] = {"status": status, "request_id": request_id, "job_id": self.job_id}
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             raise _status_error(self, status, headers, body, facts)
         try:
@@ -99,12 +95,9 @@ class Call(Generic[T]):
             reason = f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}"
         except ValueError as error:
             reason = str(error)
-        raise errors.UnreadableAnswerError(
-            f"The answer to {self.method} {self.path} cannot be read: {errors.excerpt(reason)}; "
-            f"it begins with {errors.excerpt(body, 120)!r}",
-            in_doubt=self.creates,
-            **facts,
-        )
+        told = f"The answer to {self.method} {self.path} cannot be read: {errors.excerpt(reason)}"
+        begins = errors.excerpt(body, 120)
+        raise errors.UnreadableAnswerError(f"{told}; it begins with {begins!r}", in_doubt=self.creates, **facts)
 
 
 def check_idempotency_key(value: object) -> str | None:

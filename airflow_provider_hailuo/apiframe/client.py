@@ -121,9 +121,7 @@ def _http_options(settings: Settings, transport: T | None) -> dict[str, Any]:
     return {
         "base_url": settings.base_url,
         "headers": {"X-API-Key": settings.api_key, "Accept": "application/json", "User-Agent": USER_AGENT},
-        "timeout": httpx.Timeout(
-            connect=CONNECT_SECONDS, read=settings.timeout, write=settings.timeout, pool=POOL_SECONDS
-        ),
+        "timeout": httpx.Timeout(settings.timeout, connect=CONNECT_SECONDS, pool=POOL_SECONDS),
         "verify": ssl_context(),
         "transport": transport,
         # httpx itself would die of some values of the environment with errors that name no variable.

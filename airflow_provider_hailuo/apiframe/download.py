@@ -205,9 +205,8 @@ def _told(response: httpx.Response) -> _Told:
     if status == HTTPStatus.PARTIAL_CONTENT:
         part = _PART.fullmatch(headers.get("content-range", ""))
         start, length = (int(part[1]), part[2]) if part else (None, "")
-    return _Told(
-        start, int(length) if length.isdecimal() else None, headers.get("etag"), headers.get("last-modified")
-    )
+    size = int(length) if length.isdecimal() else None
+    return _Told(start, size, headers.get("etag"), headers.get("last-modified"))
 
 
 class _Copy:

@@ -147,6 +147,7 @@ def _answered_url(value: str) -> str:
 
 
 _HttpUrl = Annotated[str, AfterValidator(_http_url)]
+_Events = Annotated[list[Literal["progress", "completed", "failed"]], Field(min_length=1), AfterValidator(_in_order)]
 
 
 class VideoRequest(BaseModel):
@@ -178,10 +179,7 @@ class VideoRequest(BaseModel):
     end_image: _HttpUrl | None = None
     prompt_optimizer: bool | None = None
     webhook_url: _HttpUrl | None = None
-    webhook_events: (
-        Annotated[list[Literal["progress", "completed", "failed"]], Field(min_length=1), AfterValidator(_in_order)]
-        | None
-    ) = None
+    webhook_events: _Events | None = None
 
     def __init__(self, **fields: Any) -> None:
         optional = type(self).model_fields.keys() - {"prompt"}

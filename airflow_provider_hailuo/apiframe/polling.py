@@ -209,9 +209,6 @@ def video_url(job: Job) -> str:
         raise JobExpiredError("The video was rendered and paid, but its file has been purged", job_id=job.id)
     if job.video_url is None:
         result = excerpt(repr(job.result), 120)
-        raise JobWithoutVideoError(
-            f"The job is COMPLETED and was charged, but carries no URL of a video (its result: {result}). Ask "
-            "Apiframe's support with the job's id",
-            job_id=job.id,
-        )
+        told = f"The job is COMPLETED and was charged, but carries no URL of a video (its result: {result})"
+        raise JobWithoutVideoError(f"{told}. Ask Apiframe's support with the job's id", job_id=job.id)
     return job.video_url
