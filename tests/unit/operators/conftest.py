@@ -25,17 +25,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 @pytest.fixture
 def airflow(world: World, monkeypatch: pytest.MonkeyPatch) -> Airflow:
     """The tries of one task instance, with a task state store."""
-    airflow = Airflow(world, Store())
-    let_delete(monkeypatch, airflow)
-    return airflow
+    return let_delete(monkeypatch, Airflow(world, Store()))
 
 
 @pytest.fixture
 def storeless(world: World, monkeypatch: pytest.MonkeyPatch) -> Airflow:
     """The same where there is no store: before Airflow 3.3."""
-    airflow = Airflow(world, None)
-    let_delete(monkeypatch, airflow)
-    return airflow
+    return let_delete(monkeypatch, Airflow(world, None))
 
 
 @pytest.fixture

@@ -248,13 +248,14 @@ def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **differences: ob
     monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps(connection))
 
 
-def let_delete(monkeypatch: pytest.MonkeyPatch, airflow: Airflow) -> None:
-    """Let the XComs of `airflow` be deleted as a worker may."""
+def let_delete(monkeypatch: pytest.MonkeyPatch, airflow: Airflow) -> Airflow:
+    """Let the XComs of `airflow` be deleted as a worker may; return it."""
 
     def delete(key: str, **_: object) -> None:
         del airflow.xcoms[key]
 
     monkeypatch.setattr(xcoms.XCom, "delete", delete, raising=False)
+    return airflow
 
 
 def make_dag(**arguments: Any) -> DAG:

@@ -22,6 +22,8 @@ from tests.unit.operators.test_hailuo import TaskInstance, charged, jobs, resume
 
 
 class Worker(Airflow):
+    """Runs the tries of one task, whose store outlives them, against whatever API its connection leads to."""
+
     def __init__(self) -> None:
         super().__init__(None, Store())
 
@@ -29,10 +31,6 @@ class Worker(Airflow):
 def task(destination: object, **arguments: Any) -> HailuoGenerateOperator:
     defaults = {"task_id": "video", "prompt": "a sunrise", "poll_interval": 0.05, "deferrable": False}
     return HailuoGenerateOperator(**{**defaults, "destination": destination, **arguments})
-
-
-def fetched(sandbox: Sandbox) -> int:
-    return sandbox.stats()["requests"]["GET /videos/{id}.mp4"]
 
 
 def test_the_video_is_stored_and_its_uri_returned(sandbox: Sandbox, tmp_path: Path):
