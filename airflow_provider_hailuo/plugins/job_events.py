@@ -37,7 +37,6 @@ def resume_tasks(job_id: str) -> float | None:
     :return: seconds after which to try again, because a task is deferred since a moment only; None if there is none.
     """
     settled = datetime.now(timezone.utc) - timedelta(seconds=MIN_DEFERRED_SECONDS)
-    seconds: list[float] = []
     with create_session() as session:
         waiting = session.execute(
             select(TaskInstance.id, Trigger.created_date)
@@ -60,12 +59,10 @@ def resume_tasks(job_id: str) -> float | None:
             )
         ).all()
     for ti_id, since in waiting:
-        if since > settled:
-            seconds.append((since - settled).total_seconds())
-        else:
+        if since <= settled:
             with create_session() as session:
                 _resume(session, ti_id, job_id)
-    return min(seconds) if seconds else None
+    return min(((since - settled).total_seconds() for _, since in waiting if since > settled), default=None)
 
 
 def _resume(session: Session, ti_id: object, job_id: str) -> None:
@@ -87,10 +84,9 @@ def needs_asset_event(conn_id: str, job_id: str) -> bool:
     :param job_id: the job.
     :return: whether `create_asset_event` has something to do.
     """
+    since = datetime.now(timezone.utc) - MAX_EVENT_AGE
     with create_session() as session:
-        return any(
-            True for _ in _assets_without_event(session, conn_id, job_id, datetime.now(timezone.utc) - MAX_EVENT_AGE)
-        )
+        return any(True for _ in _assets_without_event(session, conn_id, job_id, since))
 
 
 def create_asset_event(conn_id: str, job: Job) -> None:

@@ -16,6 +16,7 @@ from airflow_provider_hailuo.compat import AirflowSensorTimeout, BaseSensorOpera
 from airflow_provider_hailuo.exceptions import HailuoFailException, Situation, explained
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.links.hailuo import HailuoVideoLink
+from airflow_provider_hailuo.operators.hailuo import is_literal
 from airflow_provider_hailuo.task_instance import has_retries_left
 from airflow_provider_hailuo.triggers.hailuo import (
     DEFER_TIMEOUT_MARGIN_SECONDS,
@@ -69,7 +70,7 @@ class HailuoJobSensor(BaseSensorOperator):
         # What is known while the DAG is parsed is refused then, not in the night.
         if not isinstance(deferrable, bool):
             raise HailuoFailException(f"deferrable: {deferrable!r}: must be True or False")
-        if not (hasattr(job_id, "resolve") or (isinstance(job_id, str) and "{" in job_id)):
+        if is_literal(job_id):
             try:
                 _check_job_id(job_id)
             except errors.InvalidInputError as error:
