@@ -18,23 +18,12 @@ def get_provider_info() -> dict[str, Any]:
         "description": "AI video with Hailuo 02 through the Apiframe API.",
         "versions": [__version__],
         "integrations": [
-            {
-                "integration-name": "Hailuo",
-                "external-doc-url": "https://apiframe.ai",
-                "tags": ["service"],
-            }
+            {"integration-name": "Hailuo", "external-doc-url": "https://apiframe.ai", "tags": ["service"]}
         ],
-        "hooks": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.hooks.hailuo"]}],
-        "operators": [
-            {
-                "integration-name": "Hailuo",
-                "python-modules": [
-                    "airflow_provider_hailuo.operators.hailuo",
-                    "airflow_provider_hailuo.operators.batch",
-                ],
-            }
-        ],
-        "sensors": [{"integration-name": "Hailuo", "python-modules": ["airflow_provider_hailuo.sensors.hailuo"]}],
+        "hooks": _modules("hooks.hailuo"),
+        "operators": _modules("operators.hailuo", "operators.batch"),
+        "sensors": _modules("sensors.hailuo"),
+        "triggers": _modules("triggers.hailuo", "triggers.batch"),
         "transfers": [
             {
                 "source-integration-name": "Hailuo",
@@ -42,17 +31,8 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": "airflow_provider_hailuo.transfers.hailuo_to_object_storage",
             }
         ],
-        "triggers": [
-            {
-                "integration-name": "Hailuo",
-                "python-modules": [
-                    "airflow_provider_hailuo.triggers.hailuo",
-                    "airflow_provider_hailuo.triggers.batch",
-                ],
-            }
-        ],
         "task-decorators": [
-            {"name": "hailuo", "class-name": "airflow_provider_hailuo.decorators.hailuo.hailuo_task"},
+            {"name": "hailuo", "class-name": "airflow_provider_hailuo.decorators.hailuo.hailuo_task"}
         ],
         "extra-links": ["airflow_provider_hailuo.links.hailuo.HailuoVideoLink"],
         "config": {
@@ -99,3 +79,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
     }
+
+
+def _modules(*names: str) -> list[dict[str, Any]]:
+    return [{"integration-name": "Hailuo", "python-modules": [f"{__name__}.{name}" for name in names]}]
