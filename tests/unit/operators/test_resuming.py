@@ -355,6 +355,14 @@ def test_and_it_finds_the_job_that_was_paid_for(world: World, storeless: Airflow
     assert world.paid == 1
 
 
+def test_a_trigger_that_was_told_of_no_try_resumes_the_one_that_waits(world: World, storeless: Airflow):
+    submitted_by_a_trigger(world, storeless)
+    world.now += 60
+
+    assert storeless.resume(operator(), storeless.event(try_number=0)) == url("job_1")
+    assert world.paid == 1
+
+
 # What the deferral tells
 
 
