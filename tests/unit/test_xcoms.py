@@ -41,19 +41,6 @@ def test_the_facts_of_a_job_that_failed_say_why(error: object, told: str):
     assert xcoms.job_facts(Job(id="j", status="FAILED", error=error), {})["error"] == told
 
 
-def test_the_facts_are_those_of_the_body_that_was_sent():
-    sent = VideoRequest(prompt="a sunrise", model="hailuo-2.3", resolution="1080p", duration="6").to_wire()
-
-    assert xcoms.request_facts(sent) == {
-        "prompt": "a sunrise",
-        "model": "hailuo-2.3",
-        "resolution": "1080p",
-        "duration": 6,
-    }
-    # Of a request that cannot be told any more.
-    assert xcoms.request_facts({})["prompt"] is None
-
-
 @pytest.mark.parametrize("map_index", [-1, None])
 def test_what_an_earlier_try_left_is_deleted_and_told(monkeypatch: pytest.MonkeyPatch, map_index: int | None):
     kept = {"job_id": "1", "return_value": "u", "_link_HailuoVideoLink": "u", "mine": 1}
