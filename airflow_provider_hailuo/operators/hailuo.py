@@ -293,7 +293,7 @@ class HailuoGenerateOperator(BaseOperator):
         :raises HailuoException: for everything else.
         """
         ti = context["ti"]
-        # `START_ON_WORKER` is of no try, 0 stands for the one that is resumed. Airflow 3.0.0 to 3.1.0 may resume another
+        # `START_ON_WORKER` is of no try, 0 means the one that is resumed. Airflow 3.0.0 to 3.1.0 may resume another
         # try than waited, and `airflow tasks test` of a run that a trigger has ended resumes without an event.
         if not isinstance(event, dict) or event.get("try_number") not in {0, ti.try_number}:
             return self._execute(context, previous=xcoms.pull_previous(ti))

@@ -80,7 +80,7 @@ def wrap(text: str, font: Font, *, width: int, lines: int) -> list[str]:
 
 def _fitting(text: str, font: Font, width: int) -> int:
     """Return how many characters from the start of `text` fit into `width` pixels, at least one."""
-    return max(1, bisect_right(range(1, len(text) + 1), width, key=lambda end: font.getlength(text[:end])))
+    return max(1, bisect_right(range(1, len(text) + 1), float(width), key=lambda end: font.getlength(text[:end])))
 
 
 @cache
