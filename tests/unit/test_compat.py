@@ -2,8 +2,6 @@ import asyncio
 import subprocess
 import sys
 
-import pytest
-
 from airflow_provider_hailuo import compat
 
 SILENT = """
@@ -18,19 +16,6 @@ with warnings.catch_warnings():
 def test_nothing_is_deprecated_where_it_is_taken_from():
     done = subprocess.run([sys.executable, "-c", SILENT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_each_name_is_what_airflow_itself_uses():
-    assert set(compat.__all__) <= set(vars(compat))
-    assert issubclass(compat.AirflowNotFoundException, compat.AirflowException)
-    assert issubclass(compat.AirflowFailException, compat.AirflowException)
-    assert issubclass(compat.AirflowSensorTimeout, compat.AirflowException)
-    assert issubclass(compat.BaseSensorOperator, compat.BaseOperator)
-    assert not compat.PokeReturnValue(is_done=False)
-    assert compat.conf.getint("core", "parallelism") > 0
-    assert callable(compat.XCom.get_value)
-    with pytest.raises(compat.TaskDeferred):
-        compat.BaseOperator(task_id="x").defer(trigger=compat.BaseTrigger, method_name="execute")
 
 
 def test_a_connection_is_found_where_an_event_loop_runs(monkeypatch):
