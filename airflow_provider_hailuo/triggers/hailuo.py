@@ -156,7 +156,7 @@ class HailuoGenerateTrigger(BaseTrigger):
         try:
             super().render_template_fields(context, environment)
         except Exception as error:  # noqa: BLE001 - a template may raise anything
-            self.log.warning("The triggerer cannot render the templates, a worker has to: %s", errors.excerpt(str(error)))
+            self.log.warning("Could not render templates here, a worker has to: %s", errors.excerpt(str(error)))
             self._rendered = False
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
