@@ -11,7 +11,7 @@ from airflow_provider_hailuo.apiframe import errors
 from airflow_provider_hailuo.apiframe.batch import Outcome, Plan, fingerprint, generate_all, unpack
 from airflow_provider_hailuo.compat import BaseTrigger, TriggerEvent
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
-from airflow_provider_hailuo.triggers.hailuo import MIN_DEFERRED_SECONDS
+from airflow_provider_hailuo.triggers.hailuo import MIN_DEFERRED_SECONDS, error_facts, error_from
 
 _PLAN_FIELDS = tuple(field.name for field in fields(Plan))
 
@@ -74,11 +74,8 @@ def _event_fields(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for index, outcome in enumerate(outcomes):
         if (error := outcome.error) is None:
             continue
-        facts = {
-            "error": errors.name_of(error),
-            "message": errors.excerpt(error.message),
-            **{name: getattr(error, name) for name in ("status", "from_api", "in_doubt")},
-        }
+        facts = {**error_facts(error), "message": errors.excerpt(error.message)}
+        del facts["request_id"]  # each has its own
         groups.setdefault(tuple(facts.values()), {**facts, "items": []})["items"].append(index)
     return {"jobs": [outcome.job_id for outcome in outcomes], "errors": list(groups.values())}
 
@@ -91,9 +88,7 @@ def outcomes_from_event(event: Mapping[str, Any]) -> list[Outcome]:
     """
     outcomes = [Outcome(job_id) for job_id in event["jobs"]]
     for group in event["errors"]:
-        kind = getattr(errors, group["error"], errors.ApiframeError)
-        facts = {name: group[name] for name in ("status", "from_api", "in_doubt")}
         for index in group["items"]:
             job_id = outcomes[index].job_id
-            outcomes[index] = Outcome(job_id, kind(group["message"], job_id=job_id, **facts))
+            outcomes[index] = Outcome(job_id, error_from(group, job_id))
     return outcomes

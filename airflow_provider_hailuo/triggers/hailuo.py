@@ -212,7 +212,7 @@ class HailuoGenerateTrigger(BaseTrigger):
         except errors.ApiframeError as error:
             if error.in_doubt:
                 facts["body"] = request.to_wire()  # a retry has to send the same
-            return TriggerEvent({**facts, **_failure(error)})
+            return TriggerEvent({**facts, **error_facts(error)})
         return await _event(self, facts, end, xcoms.request_facts(request.to_wire()), unpushed, end_task=True)
 
     def _request_fields(self) -> dict[str, Any]:
@@ -288,7 +288,7 @@ async def _event(
     With `end_task` the task ends here, if there is a video: all else takes a worker.
     """
     if isinstance(end, GaveUp):
-        return TriggerEvent({**facts, **_failure(end.error)})
+        return TriggerEvent({**facts, **error_facts(end.error)})
     final = TriggerEvent({**facts, "error": None})
     if request is None or not xcoms.TRIGGERS_PUSH_XCOMS or trigger.task_instance is None:
         return final
@@ -297,7 +297,7 @@ async def _event(
     try:
         url = video_url(end.job)
     except errors.JobError as error:
-        return TriggerEvent({**facts, **_failure(error)}) if await _push_xcoms(trigger, values) else final
+        return TriggerEvent({**facts, **error_facts(error)}) if await _push_xcoms(trigger, values) else final
     if end_task:
         values |= {xcoms.CREDIT_COST: end.job.credit_cost, xcoms.RETURN_VALUE: url}
     if not await _push_xcoms(trigger, values) or not end_task:
@@ -321,9 +321,26 @@ async def _push_xcoms(trigger: BaseTrigger, values: Mapping[str, Any]) -> bool:
     return True
 
 
-def _failure(error: errors.ApiframeError) -> dict[str, Any]:
+def error_facts(error: errors.ApiframeError) -> dict[str, Any]:
+    """Return what an event tells of an error.
+
+    :param error: the error.
+    :return: what `error_from` makes it of again, but for the job.
+    """
     facts = {name: getattr(error, name) for name in ("message", "status", "request_id", "from_api", "in_doubt")}
     return {"error": errors.name_of(error), **facts}
+
+
+def error_from(event: Mapping[str, Any], job_id: str | None) -> errors.ApiframeError:
+    """Return the error that an event tells of; an older one tells less.
+
+    :param event: the event.
+    :param job_id: the job that it is about.
+    :return: the error.
+    """
+    kind: type[errors.ApiframeError] = getattr(errors, event["error"], errors.ApiframeError)
+    facts = {name: event[name] for name in ("status", "request_id", "from_api", "in_doubt") if name in event}
+    return kind(event["message"], job_id=job_id, **facts)
 
 
 def raise_unless_finished(event: Mapping[str, Any]) -> None:
@@ -333,6 +350,4 @@ def raise_unless_finished(event: Mapping[str, Any]) -> None:
     :raises ApiframeError: the error that the trigger ended with.
     """
     if event["error"] is not None:
-        kind = getattr(errors, event["error"], errors.ApiframeError)
-        facts = {name: event[name] for name in ("status", "request_id", "from_api", "in_doubt") if name in event}
-        raise kind(event["message"], job_id=event["job_id"], **facts)
+        raise error_from(event, event["job_id"])

@@ -104,7 +104,7 @@ class Run:
         try:
             HailuoHook(arguments["hailuo_conn_id"]).wait_with(poll)
         except ApiframeError as error:
-            return {**facts, **triggers._failure(error)}
+            return {**facts, **triggers.error_facts(error)}
         return {**facts, "error": None}
 
 
