@@ -57,25 +57,11 @@ def request_facts(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def request_facts_of_job(job: Job) -> dict[str, Any]:
-    """Return what the XCom `job` tells of a request that is known from its job only.
-
-    :param job: the job.
-    :return: as of `request_facts`; None for what the API does not tell.
-    """
-    request = job.input or {}
-    params = request.get("hailuoParams") or {}
-    known = {"prompt": request.get("prompt"), "model": job.model}
-    if not request or not isinstance(params, dict):
-        return {**known, "resolution": None, "duration": None}
-    return request_facts({**known, "hailuoParams": params})
-
-
-def job_facts(job: Job, request: Mapping[str, Any]) -> dict[str, Any]:
+def job_facts(job: Job, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the XCom `job`: all that a page would show of a job.
 
     :param job: the job.
-    :param request: what `request_facts` tells of its request.
+    :param request: what `request_facts` tells of its request; None (default): what the job itself tells of it.
     :return: the value, which is JSON.
     """
     error = job.error if isinstance(job.error, str) else repr(job.error)
@@ -83,12 +69,22 @@ def job_facts(job: Job, request: Mapping[str, Any]) -> dict[str, Any]:
         "id": job.id,
         "status": job.status,
         "url": job.video_url,
-        **request,
+        **(_request_facts_of_job(job) if request is None else request),
         "credits": job.credit_cost,
         "created": job.created_at and job.created_at.isoformat(),
         "completed": job.completed_at and job.completed_at.isoformat(),
         **({"error": excerpt(error)} if job.error else {}),
     }
+
+
+def _request_facts_of_job(job: Job) -> dict[str, Any]:
+    """Return as much of `request_facts` as the API tells; None for the rest."""
+    request = job.input or {}
+    params = request.get("hailuoParams") or {}
+    known = {"prompt": request.get("prompt"), "model": job.model}
+    if not request or not isinstance(params, dict):
+        return {**known, "resolution": None, "duration": None}
+    return request_facts({**known, "hailuoParams": params})
 
 
 async def pull_job_id(ti: TaskInstance) -> str | None:

@@ -101,7 +101,7 @@ def create_asset_event(conn_id: str, job: Job) -> None:
     ended = job.completed_at or now
     if now - ended > MAX_EVENT_AGE:
         return
-    facts = xcoms.job_facts(job, xcoms.request_facts_of_job(job))
+    facts = xcoms.job_facts(job)
     facts["job"] = facts.pop("id")
     with create_session() as session:
         # An hour for clocks that differ.

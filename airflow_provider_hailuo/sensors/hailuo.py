@@ -122,7 +122,7 @@ class HailuoJobSensor(BaseSensorOperator):
             except errors.JobTimeoutError as error:
                 self.log.info(error.message)
                 return None
-            facts = xcoms.job_facts(job, xcoms.request_facts_of_job(job))
+            facts = xcoms.job_facts(job)
             ti.xcom_push(key=xcoms.JOB, value=facts)
             ti.xcom_push(key=xcoms.CREDIT_COST, value=job.credit_cost)
             url = video_url(job)

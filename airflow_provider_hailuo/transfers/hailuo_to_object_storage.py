@@ -93,7 +93,7 @@ class HailuoToObjectStorageOperator(BaseOperator):
             job = hook.wait_for_job(self.job_id, timeout=RESULT_TIMEOUT_SECONDS)
             tags = metrics.task_tags(ti, hook.hailuo_conn_id, job.model)
             video_url(job)  # raises, if there is none
-            facts = xcoms.job_facts(job, xcoms.request_facts_of_job(job))
+            facts = xcoms.job_facts(job)
             settings = hook.get_settings()
             stored = destination.store(facts, task_instance_key(ti), allow_local=settings.is_local)
             facts |= asdict(stored)
