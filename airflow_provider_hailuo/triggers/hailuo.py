@@ -223,7 +223,7 @@ class HailuoGenerateTrigger(BaseTrigger):
         try:
             return xcoms.request_facts(VideoRequest(**self._request_fields()).to_wire())
         except errors.InvalidInputError:
-            return xcoms.request_facts({})
+            return dict.fromkeys(xcoms.request_facts({}))
 
     async def _submit(
         self, ti: Any, watcher: JobWatcher, conn_id: str, key: str, request: VideoRequest

@@ -415,6 +415,8 @@ def test_a_triggerer_that_starts_it_again_goes_on_with_the_job_whatever_it_would
     assert isinstance(end(task_instance(generate(**arguments))), TaskSuccessEvent)
     assert submitted(world) == []
     assert world.xcoms["return_value"] == URL
+    # What cannot be told any more is left open.
+    assert world.xcoms["job"]["resolution"] == (None if "resolution" in arguments else "768p")
 
 
 def test_where_it_cannot_be_known_what_was_submitted_a_worker_goes_on(world: World, monkeypatch: pytest.MonkeyPatch):
