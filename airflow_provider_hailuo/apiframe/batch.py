@@ -28,10 +28,8 @@ from airflow_provider_hailuo.apiframe.errors import (
     InsufficientCreditsError,
     InvalidInputError,
     JobTimeoutError,
-    NetworkError,
     NotFoundError,
     PermissionDeniedError,
-    excerpt,
 )
 from airflow_provider_hailuo.apiframe.idempotency import derive_key, nth_key
 from airflow_provider_hailuo.apiframe.models import FINAL_STATUSES, IMAGE_FIELDS, JobStatus, Submission, VideoRequest
@@ -304,8 +302,6 @@ class _Batch:
                 submission = await self._watcher.send(call, retries=0)
             except ApiframeError as error:
                 last = error
-            except Exception as error:  # noqa: BLE001 - of a look-up, for example; the other videos go on
-                last = NetworkError(f"{type(error).__name__}: {excerpt(str(error))}")
             else:
                 self._refused_since, self._unaffordable, self._in_trouble = None, 0, False
                 return submission

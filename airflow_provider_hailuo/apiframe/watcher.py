@@ -113,9 +113,15 @@ class JobWatcher:
         :param call: what to send.
         :param retries: as for `AsyncClient.send`.
         :return: the value of the answer.
-        :raises ApiframeError: also what opening the client raises; the next call tries that anew.
+        :raises ApiframeError: also for what opening the client raises; the next call tries that anew.
         """
-        return await self._send(call, retries, again=True)
+        try:
+            return await self._send(call, retries, again=True)
+        except ApiframeError:
+            raise
+        except Exception as error:
+            # Of a look-up in Airflow, for example: it ends no wait for what is paid. What was sent may be paid for.
+            raise NetworkError(f"{type(error).__name__}: {excerpt(str(error))}", in_doubt=call.creates) from error
 
     async def _send(self, call: Call[T], retries: int | None, *, again: bool) -> T:
         opening = self._open()
@@ -303,13 +309,10 @@ class JobWatcher:
     async def _ask(self, call: Call[T]) -> T:
         try:
             return await self.send(call, retries=0)
-        except Exception as error:
+        except ApiframeError as error:
             # While the API is in trouble, nobody new makes it look at once.
             self._quiet_until = asyncio.get_running_loop().time() + backoff(1, error)
-            if isinstance(error, ApiframeError):
-                raise
-            # Airflow could not look up the connection just now, for example. The jobs are paid for: look on.
-            raise NetworkError(f"{type(error).__name__}: {excerpt(str(error))}") from error
+            raise
 
     async def _decide_each(self, seen: Mapping[str, Job | ApiframeError]) -> None:
         for n, (job_id, what) in enumerate(seen.items(), 1):

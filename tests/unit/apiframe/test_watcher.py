@@ -400,6 +400,21 @@ def test_a_client_that_cannot_be_made_now_is_made_later(failure: Exception):
     assert len(api.clients) == 1
 
 
+def test_whatever_a_submission_dies_of_it_may_have_created_a_job():
+    async def submit(api: Api) -> None:
+        async with shared_watcher("a", api.look_up, api.connect) as (_, shared):
+            with pytest.raises(errors.NetworkError, match="RuntimeError: torn down") as raised:
+                await shared.send(calls.generate_video(VideoRequest(prompt="x"), "key"))
+            assert raised.value.in_doubt
+
+    def die(request: httpx.Request) -> None:
+        raise RuntimeError("torn down")
+
+    api = Api()
+    api.breaks = die
+    run(submit(api))
+
+
 def test_an_environment_that_will_not_do_ends_the_waits_when_it_lasts():
     def fail() -> None:
         raise errors.InvalidInputError("NO_PROXY")
