@@ -21,12 +21,7 @@ PATIENCE_SECONDS = 900
 SCENARIOS = (
     "success",
     "job_failure",
-    "job_failure_retried",
-    "timeout",
     "timeout_retried",
-    "execution_timeout",
-    "upstream_prompt",
-    "mapped",
     "mapped_bad_input",
     "on_the_worker",
     "bad_input",

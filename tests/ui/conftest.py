@@ -140,6 +140,7 @@ class Videos:
         conf = {"directory": str(directory), "words": "a long journey"}
         self.runs = {dag_id: airflow.trigger(dag_id, conf) for dag_id in DAGS}
 
+    @cache  # noqa: B019 - there is one such Airflow
     def ended(self, dag_id: str) -> str:
         """Wait for the end of the run of a DAG, and return its state."""
         run_id = self.runs[dag_id]
@@ -160,6 +161,7 @@ class Videos:
     def xcom(self, dag_id: str, key: str = "job", map_index: int = -1) -> Any:
         return self.airflow.xcom(dag_id, self.runs[dag_id], "video", key, map_index)
 
+    @cache  # noqa: B019 - there is one such Airflow
     def all_ended(self) -> None:
         """Wait for the end of all runs but the one that goes on rendering."""
         for dag_id in DAGS:

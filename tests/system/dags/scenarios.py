@@ -43,34 +43,14 @@ with DAG("success", **SETTINGS):
     )
     look(video.output, video.output["job"])
 
-with DAG("upstream_prompt", **SETTINGS):
-
-    @task
-    def write_prompt() -> str:
-        """Return a prompt that is known only at run time."""
-        return "a prompt from upstream"
-
-    HailuoGenerateOperator(task_id="video", prompt=write_prompt(), poll_interval=1)
-
 with DAG("on_the_worker", **SETTINGS):
     HailuoGenerateOperator(task_id="video", prompt="a sunrise", deferrable=False, poll_interval=1)
-
-with DAG("mapped", **SETTINGS):
-    HailuoGenerateOperator.partial(task_id="video", resolution="768p", poll_interval=1).expand(
-        prompt=["a red car", "a green car", "a blue car"]
-    )
 
 with DAG("mapped_bad_input", **SETTINGS):
     HailuoGenerateOperator.partial(task_id="video", resolution="4k", retries=2).expand(prompt=["a red car"])
 
 with DAG("job_failure", **SETTINGS):
     HailuoGenerateOperator(task_id="video", prompt="[[fail: content policy]] x", poll_interval=1)
-
-with DAG("job_failure_retried", **SETTINGS):
-    HailuoGenerateOperator(task_id="video", prompt="[[fail: no capacity]] x", poll_interval=1, retries=1)
-
-with DAG("timeout", **SETTINGS):
-    HailuoGenerateOperator(task_id="video", prompt="[[stall]] x", timeout=4, poll_interval=1)
 
 with DAG("timeout_retried", **SETTINGS):
     HailuoGenerateOperator(
@@ -82,11 +62,6 @@ with DAG("timeout_retried", **SETTINGS):
         on_retry_callback=release,
         retry_delay=timedelta(minutes=10),  # the policy's 1 s after a timeout is what makes this end in time
         retry_policy=hailuo_retry_policy(),
-    )
-
-with DAG("execution_timeout", **SETTINGS):
-    HailuoGenerateOperator(
-        task_id="video", prompt="[[stall]] x", execution_timeout=timedelta(seconds=8), poll_interval=1
     )
 
 with DAG("bad_input", **SETTINGS, params={"resolution": "4k"}):
