@@ -603,6 +603,7 @@ def main() -> int:
     row = "{:<44} {:>7} {:>7} {:>5} {:>11} {:>6} {:>16} {:>6}  {}"
     print(row.format("what is broken", "faults", "videos", "lost", "paid twice", "stuck", "credits (right)", "s", ""))
     played: list[Seen] = []
+    counted = ("faults", "videos", "lost", "paid_twice", "stuck")
     with exit_on_signals(), stage(quick=quick, production=given.production) as chaos:
         for scenario in scenarios:
             if given.only not in scenario.name:
@@ -611,22 +612,11 @@ def main() -> int:
                 seen = scenario.play(chaos, videos)
                 played.append(seen)
                 paid, verdict = f"{seen.credits} ({CREDITS * seen.videos})", "ok" if seen.right else "WRONG"
-                figures = (
-                    seen.faults,
-                    seen.videos,
-                    seen.lost,
-                    seen.paid_twice,
-                    seen.stuck,
-                    paid,
-                    round(seen.seconds),
-                    verdict,
-                )
-                print(row.format(scenario.name, *figures), flush=True)
+                figures = [getattr(seen, name) for name in counted]
+                print(row.format(scenario.name, *figures, paid, round(seen.seconds), verdict), flush=True)
                 for note in (*seen.notes, *(f"WRONG: {count} {what}" for what, count in seen.wrong.items())):
                     print(f"    {note}", flush=True)
-    total = [
-        sum(getattr(seen, name) for seen in played) for name in ("faults", "videos", "lost", "paid_twice", "stuck")
-    ]
+    total = [sum(getattr(seen, name) for seen in played) for name in counted]
     print(row.format("all", *total, "", round(sum(seen.seconds for seen in played)), ""))
     return 0 if all(seen.right for seen in played) else 1
 

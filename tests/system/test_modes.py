@@ -122,23 +122,11 @@ KILLED = {
 }
 TABLE = {**SITUATIONS, **KILLED}
 
+# Of the arguments of a task a few: tests/unit/operators/test_worker_visits.py has the others.
 BLOCKERS = {
-    "blocked/deferrable": "deferrable=False: it is 2",
-    "blocked/outlets": "outlets: it is 2",
-    "blocked/inlets": "inlets: it is 2",
-    "blocked/on_success_callback": "on_success_callback: it is 2",
-    "blocked/post_execute": "post_execute: it is 2",
     "blocked/do_xcom_push": "do_xcom_push=False: it is 2",
-    "blocked/on_execute_callback": "on_execute_callback: it is 2",
-    "blocked/pre_execute": "pre_execute: it is 2",
     "blocked/pool": "a pool: it is 1",
-    "blocked/pool_slots": "a pool: it is 1",
-    "blocked/max_active_tis_per_dag": "max_active_tis_per_dag: it is 1",
-    "blocked/max_active_tis_per_dagrun": "max_active_tis_per_dagrun: it is 1",
-    "blocked/ti": "{{ ti }} in prompt: it is 1",
     "blocked/macros": "{{ macros }} in resolution: it is 1",
-    "blocked/filter": "a filter that is not Jinja's own in prompt: it is 1",
-    "blocked/random": "{{ ... | random }} in prompt: it is 1",
     "blocked/own_end": "the subclass's own execute_complete: it is 2",
     "blocked/own_field": "the subclass's own template fields: it is 1",
     "blocked/mapped_with_labels": "map_index_template: it is 2",

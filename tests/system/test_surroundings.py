@@ -204,7 +204,6 @@ def test_a_task_id_in_any_letters_makes_one_video(elsewhere: Elsewhere, api: San
 
     (job,) = jobs(api, dag_id)
     assert job["status"] == "COMPLETED"
-    assert elsewhere.airflow.state(dag_id, elsewhere.ids[dag_id]) == "success"
 
 
 @pytest.mark.parametrize("visits_wanted", MODES)
