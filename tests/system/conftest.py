@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,15 @@ class Runs:
         self.ids = {scenario: airflow.trigger(scenario) for scenario in SCENARIOS}
         self.trigger_rows: set[str] = set()
 
+    @cache  # noqa: B019 - there is one such Airflow
     def ended(self, scenario: str) -> str:
         """Wait for the run of `scenario` and return its state."""
         return self.airflow.wait(scenario, self.ids[scenario], timeout=PATIENCE_SECONDS)
+
+    def all_ended(self) -> None:
+        """Wait for the runs of all scenarios."""
+        for scenario in self.ids:
+            self.ended(scenario)
 
     def tries(self, scenario: str, task_id: str = "video") -> list[tuple[str, int]]:
         """Return state and number of tries of each instance of a task, by map index."""

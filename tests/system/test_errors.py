@@ -86,8 +86,7 @@ class Ran(NamedTuple):
 @pytest.fixture(scope="module")
 def ran(runs: Runs) -> Iterator[dict[str, Ran]]:
     """Run all rows at once, each against a sandbox of its own, and return the logs."""
-    for scenario in runs.ids:
-        runs.ended(scenario)
+    runs.all_ended()
     with ExitStack() as stack:
         started = {}
         for number, (what, row) in enumerate(ROWS.items()):

@@ -57,7 +57,6 @@ SITUATIONS = {
     "names": Situation(),
     # What the triggerer cannot do a worker does.
     "filter": Situation((1, 1, 2)),
-    "run_type": Situation((1, 1, 2)),
     "upstream": Situation((1, 1, 2)),
     "pulled": Situation((1, 1, 2)),
     "mapped": Situation((2, 2, 4), jobs=2),

@@ -139,8 +139,7 @@ def test_a_connection_that_cannot_be_looked_up_is_looked_up_again_by_each_try(ru
 
 
 def test_each_video_is_paid_once(runs: Runs, sandbox: Sandbox):
-    for scenario in SCENARIOS:
-        runs.ended(scenario)
+    runs.all_ended()
     jobs = jobs_about(sandbox, "")
 
     # success, on_the_worker, 2 nested, 1 failed, 1 late, and those of functions: text, fields, 2 mapped and 1 beside
@@ -241,8 +240,7 @@ def test_testing_the_connection_tells_the_credits(runs: Runs, sandbox: Sandbox):
 
 
 def test_the_key_appears_nowhere(runs: Runs):
-    for scenario in SCENARIOS:
-        runs.ended(scenario)
+    runs.all_ended()
     home = runs.airflow.home
     logs = {str(path): path.read_bytes() for path in home.rglob("*.log")}
     tables = runs.query("select table_name from information_schema.tables where table_schema = 'public'")
@@ -267,8 +265,7 @@ def test_the_key_appears_nowhere(runs: Runs):
 
 
 def test_no_trigger_row_or_event_is_large_or_holds_a_url(runs: Runs, sandbox: Sandbox):
-    for scenario in SCENARIOS:
-        runs.ended(scenario)
+    runs.all_ended()
 
     assert max(map(len, runs.trigger_rows)) < 1024
     assert not any(sandbox.base_url in row for row in runs.trigger_rows)

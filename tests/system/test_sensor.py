@@ -44,8 +44,7 @@ class Account:
 
 @pytest.fixture(scope="module")
 def account(runs: Runs) -> Iterator[Account]:
-    for scenario in runs.ids:
-        runs.ended(scenario)
+    runs.all_ended()
     with Sandbox(render_seconds=1, jitter=0, credits=100, api_key=API_KEY, seed=2) as sandbox:
         account = Account(sandbox, runs)
         connection = {"connection_id": CONNECTION, "conn_type": "hailuo", "host": sandbox.base_url}

@@ -65,8 +65,7 @@ class Announced:
 
 @pytest.fixture(scope="module")
 def announced(runs: Runs) -> Iterator[Announced]:
-    for scenario in runs.ids:
-        runs.ended(scenario)
+    runs.all_ended()
     with Sandbox(render_seconds=1, jitter=0, credits=100, api_key=API_KEY, seed=3) as sandbox:
         connection = {"connection_id": CONNECTION, "conn_type": "hailuo", "host": sandbox.base_url}
         runs.airflow.request("POST", "connections", json={**connection, "password": API_KEY})

@@ -127,7 +127,6 @@ SITUATIONS: dict[str, Callable[[str, int], Any]] = {
         idempotency_key="mine/{{ dag_run.dag_id }}",
     ),
     "filter": video("{{ ds | shout }}"),
-    "run_type": video("{{ dag_run.run_type }}"),
     "upstream": upstream,
     "pulled": pulled,
     "mapped": mapped,
