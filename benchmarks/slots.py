@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -19,13 +18,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import psutil  # type: ignore[import-untyped]
-from common import Json, print_measured, progress, status_requests
+from common import HERE, Json, LocalAirflow, print_measured, progress, status_requests
 
 from airflow_provider_hailuo.sandbox import Sandbox
-
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "dev"))
-from local_airflow import LocalAirflow, exit_on_signals  # noqa: E402
 
 CONTENDERS = {
     "documented_loop": "documented loop",
@@ -214,7 +209,6 @@ def stage(contenders: Collection[str], warm_up: Sequence[str], heartbeat_seconds
     `heartbeat_seconds`, Airflow's `[workers] min_heartbeat_interval`.
     """
     with ExitStack() as stack:
-        stack.enter_context(exit_on_signals())
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="hailuo-bench-"))
         sandboxes = {name: stack.enter_context(Sandbox(credits=10_000, jitter=0)) for name in contenders}
         airflow = LocalAirflow(

@@ -31,6 +31,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 from common import (
     Json,
+    LocalAirflow,
     RunningSandbox,
     cpu_seconds,
     percentile,
@@ -40,10 +41,6 @@ from common import (
     status_requests,
     submit,
 )
-
-PROJECT = Path(__file__).resolve().parent.parent
-sys.path.append(str(PROJECT / "dev"))
-from local_airflow import LocalAirflow  # noqa: E402
 
 DAG_ID = "waiting"
 PROMPT = "Time-lapse of clouds over a mountain range, warm golden light"
