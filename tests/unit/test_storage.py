@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_provider_hailuo import storage
 from airflow_provider_hailuo.apiframe import calls
 from airflow_provider_hailuo.apiframe.client import Client, Settings
+from airflow_provider_hailuo.apiframe.download import download
 from airflow_provider_hailuo.apiframe.errors import DownloadError, FileError, InvalidInputError
 from airflow_provider_hailuo.apiframe.models import VideoRequest
 from airflow_provider_hailuo.compat import AIRFLOW, BaseHook
@@ -220,7 +222,10 @@ def test_what_is_missing_beside_it_is_made(video: Video, tmp_path: Path):
 # What is refused, and what cannot be reached
 
 
-def test_a_file_that_is_no_video_is_not_kept(sandbox: Sandbox, video: Video, tmp_path: Path):
+def test_a_file_that_is_no_video_is_not_kept(
+    sandbox: Sandbox, video: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(storage, "download", partial(download, sleep=lambda _: None))
     facts = {**video.facts, "url": f"{sandbox.base_url}/"}
 
     with pytest.raises(FileError, match=video.facts["id"]):
