@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from airflow_provider_hailuo import xcoms
 from airflow_provider_hailuo.compat import AirflowFailException, TaskDeferred
 from airflow_provider_hailuo.exceptions import (
     HailuoException,
@@ -30,6 +31,7 @@ from tests.unit.operators.fakes import (
     Airflow,
     KilledError,
     Store,
+    TaskInstance,
     World,
     away,
     nothing,
@@ -254,6 +256,31 @@ def test_wherever_the_worker_dies_there_is_one_job(world: World, airflow: Airflo
     assert world.paid == 1
     assert all(post == world.posts[0] for post in world.posts)
     assert world.posts[0][1]["prompt"] == "a sunrise"
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+@pytest.mark.parametrize("failing", [xcoms.JOB_ID, xcoms.JOB, xcoms.CREDIT_COST])
+def test_whichever_xcom_cannot_be_pushed_there_is_one_job(
+    world: World, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, failing: str, cleared: bool
+):
+    push = TaskInstance.xcom_push
+
+    def fail(ti: TaskInstance, key: str, value: object) -> None:
+        if key == failing:
+            raise RuntimeError("API_SERVER_ERROR")
+        push(ti, key, value)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(TaskInstance, "xcom_push", fail)
+        airflow.run(operator())
+        world.now += 60
+        airflow.resume(operator(), airflow.event())
+    world.now += 60
+    if cleared:
+        airflow.clear()
+
+    assert airflow.run(operator(prompt="a sunrise" if cleared else "rendered anew")) == url("job_1")
+    assert world.paid == 1
 
 
 @pytest.mark.parametrize(
