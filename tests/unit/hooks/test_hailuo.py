@@ -488,14 +488,7 @@ def test_waiting_ends_at_the_timeout_and_names_the_job(world: World):
 
 def test_waiting_survives_an_outage_and_a_connection_that_is_away(world: World):
     job_id = submit(world)
-    found = world.conn
-
-    def conn(hook: HailuoHook) -> Client:
-        if world.now < EPOCH + 30:
-            raise CredentialsUnavailableError("throttled")
-        return found(hook)
-
-    world.conn = conn
+    world.found_from = EPOCH + 30
     world.on_look = lambda: refuse(503)() if world.now < EPOCH + 300 else None
 
     assert HailuoHook().wait_for_job(job_id).video_url == url(job_id)

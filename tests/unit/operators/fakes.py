@@ -84,7 +84,7 @@ def away() -> None:
 
 
 class World:
-    """An API whose jobs take `takes` seconds, and connections to accounts of it.
+    """An API whose jobs take `takes` seconds, and connections to accounts of it, which are found `found_from` on.
 
     `before_post` and `after_post` happen when a submission arrives and when it was carried out; what they return is
     the answer. `outcomes` are those of the next jobs, COMPLETED each when there are none.
@@ -93,6 +93,7 @@ class World:
     def __init__(self) -> None:
         self.now, self.takes = EPOCH, 20
         self.connections = {"hailuo_default": "afk_1", "other": "afk_2"}
+        self.found_from = EPOCH
         self.posts: list[tuple[str, dict[str, Any]]] = []
         self.looks: list[tuple[str, str]] = []
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -110,7 +111,7 @@ class World:
 
     def conn(self, hook: HailuoHook) -> Client:
         key = self.connections.get(hook.hailuo_conn_id)
-        if key is None:
+        if key is None or self.now < self.found_from:
             raise CredentialsUnavailableError(f"Airflow finds no connection {hook.hailuo_conn_id!r}")
         settings = Settings(api_key=key, retries=0)
         return Client(settings, transport=httpx.MockTransport(self.answer), sleep=self.sleep)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from airflow_provider_hailuo import metrics
-from airflow_provider_hailuo.apiframe.errors import ApiframeError, CredentialsUnavailableError
+from airflow_provider_hailuo.apiframe.errors import ApiframeError
 from airflow_provider_hailuo.apiframe.polling import REFUSED_SECONDS, SHORTEST_WAIT_SECONDS, URL_SECONDS, JobPoll
 from airflow_provider_hailuo.compat import (
     AirflowFailException,
@@ -381,14 +381,7 @@ def test_an_outage_is_waited_through_and_holds_no_slot(
 
 def test_a_connection_may_come_back(world: World, mode: dict[str, Any]):
     submit(world)
-    found = world.conn
-
-    def conn(hook: HailuoHook) -> object:
-        if world.now < EPOCH + 40:
-            raise CredentialsUnavailableError("throttled")
-        return found(hook)
-
-    world.conn = conn
+    world.found_from = EPOCH + 40
 
     assert Run(world, **mode).to_the_end() == url("job_1")
 
