@@ -33,10 +33,11 @@ def question(stage: Stage, run_id: str) -> dict[str, Any]:
 
 def answer(stage: Stage, run_id: str, option: str, **form: str | None) -> None:
     # Only a test is so quick that Airflow 3.3 fails the task: it goes on before the scheduler has seen it pause.
-    log, task = stage.airflow.home / "scheduler.log", f"task_id='review', run_id='{run_id}'"
+    task = f"task_id='review', run_id='{run_id}'"
 
     def has_paused() -> bool:
-        return any("Received executor event" in line and task in line for line in log.read_text().splitlines())
+        lines = (line for log in stage.airflow.home.glob("scheduler*.log") for line in log.read_text().splitlines())
+        return any("Received executor event with state success" in line and task in line for line in lines)
 
     stage.airflow.until(has_paused)
     path = f"dags/{DAG}/dagRuns/{run_id}/taskInstances/review/-1/hitlDetails"

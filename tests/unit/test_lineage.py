@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from airflow_provider_hailuo.compat import AIRFLOW, Asset, AssetAlias
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.lineage import openlineage_facets, report, report_batch
 from airflow_provider_hailuo.storage import StorageError
+from tests.unit.operators.fakes import OutletEventAccessors, added
 
 if AIRFLOW >= (3, 2):
     import airflow.sdk.lineage as airflow_lineage
@@ -47,21 +47,23 @@ def test_the_collector_learns_from_where_the_video_went_where(collector: Any):
 
 def test_of_a_video_that_is_not_stored_only_assets_are_told(collector: Any):
     asset, alias = Asset("videos"), AssetAlias("new videos")
-    events = {asset: SimpleNamespace(extra={"by": "us"})}
+    events = OutletEventAccessors()
+    events[asset].extra["by"] = "us"
 
     report({"outlet_events": events}, [asset, alias, "something else"], RENDERED, HailuoHook())
 
     assert events[asset].extra == {"by": "us", "job": "job_1", "prompt": "a boat", "credits": 5}
+    assert added(events, alias) == []
     assert collected(collector) == ([], [])
 
 
 def test_an_alias_gets_an_asset_whatever_letters_the_uri_has(collector: Any):
-    alias, added = AssetAlias("new videos"), []
-    events = {alias: SimpleNamespace(add=lambda asset, extra: added.append((asset.uri, extra["uri"])))}
+    alias, events = AssetAlias("new videos"), OutletEventAccessors()
 
     report({"outlet_events": events}, [alias], {**STORED, "uri": "s3://bucket/лодка.mp4"}, HailuoHook())
 
-    assert added == [("s3://bucket/%D0%BB%D0%BE%D0%B4%D0%BA%D0%B0.mp4", "s3://bucket/лодка.mp4")]
+    ((uri, extra),) = added(events, alias)
+    assert (uri, extra["uri"]) == ("s3://bucket/%D0%BB%D0%BE%D0%B4%D0%BA%D0%B0.mp4", "s3://bucket/лодка.mp4")
 
 
 def test_whatever_is_refused_names_the_job(collector: Any):
@@ -72,28 +74,24 @@ def test_whatever_is_refused_names_the_job(collector: Any):
 
 
 def test_of_a_batch_assets_get_the_summary_and_an_alias_the_manifest(collector: Any):
-    asset, alias, added = Asset("videos"), AssetAlias("manifests"), []
-    events = {
-        asset: SimpleNamespace(extra={}),
-        alias: SimpleNamespace(add=lambda asset, extra: added.append((asset.uri, extra))),
-    }
+    asset, alias, events = Asset("videos"), AssetAlias("manifests"), OutletEventAccessors()
     summary = {"items": 2, "completed": 1, "credits": 5, "manifest": "s3://bucket/manifest.jsonl"}
     video = {"index": 0, "url": STORED["url"], "uri": STORED["uri"]}
 
     report_batch({"outlet_events": events}, [asset, alias], summary, [video, {"index": 1}], HailuoHook())
 
     assert events[asset].extra == summary
-    assert added == [("s3://bucket/manifest.jsonl", summary)]
+    assert added(events, alias) == [("s3://bucket/manifest.jsonl", summary)]
     assert collected(collector) == (["https://cdn.example/videos/job_1.mp4"], ["s3://bucket/videos/boat.mp4"])
 
 
 def test_of_a_batch_that_stores_nothing_only_assets_are_told(collector: Any):
-    asset, alias = Asset("videos"), AssetAlias("manifests")
-    events = {asset: SimpleNamespace(extra={})}
+    asset, alias, events = Asset("videos"), AssetAlias("manifests"), OutletEventAccessors()
 
     report_batch({"outlet_events": events}, [asset, alias], {"items": 1}, [{"url": STORED["url"]}], HailuoHook())
 
     assert events[asset].extra == {"items": 1}
+    assert added(events, alias) == []
     assert collected(collector) == ([], [])
 
 

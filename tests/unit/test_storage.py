@@ -25,11 +25,13 @@ from airflow_provider_hailuo.storage import Destination, StorageError, Stored
 from airflow_provider_hailuo.xcoms import job_facts, request_facts
 from tests.unit.operators.fakes import KilledError
 
-if AIRFLOW >= (3, 0):
+if AIRFLOW >= (3, 1):
     import airflow.sdk.io.fs as airflow_io
-    import airflow.sdk.io.store as airflow_store
 else:
     import airflow.io as airflow_io
+if AIRFLOW >= (3, 0):
+    import airflow.sdk.io.store as airflow_store
+else:
     import airflow.io.store as airflow_store
 
 TASK = {"dag_id": "dag", "run_id": "run", "task_id": "video", "map_index": -1}

@@ -12,7 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,6 +86,8 @@ async def _on_error(request: Request, error: Exception) -> Response:
             return JSONResponse({"error": "Insufficient credits", **needs}, 402)
         case KeyConflictError():
             return JSONResponse({"error": "The Idempotency-Key was used with another request"}, 409)
+        case ClientDisconnect():
+            return Response(status_code=400)  # which nobody reads any more
         case _:
             _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
             return JSONResponse({"error": "Internal server error"}, 500)

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_hailuo import xcoms
 from airflow_provider_hailuo.apiframe.client import Client, Settings
 from airflow_provider_hailuo.apiframe.errors import CredentialsUnavailableError
-from airflow_provider_hailuo.compat import AIRFLOW, TaskDeferred
+from airflow_provider_hailuo.compat import AIRFLOW, AssetAlias, TaskDeferred
 from airflow_provider_hailuo.hooks import hailuo as hooks
 from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.operators import hailuo as operators
@@ -25,10 +25,12 @@ from airflow_provider_hailuo.sandbox import Sandbox
 
 if AIRFLOW >= (3, 0):
     from airflow.sdk import DAG
+    from airflow.sdk.execution_time.context import OutletEventAccessors
 else:
     from airflow.models.dag import DAG
+    from airflow.utils.context import OutletEventAccessors
 
-__all__ = ["DAG", "Airflow", "KilledError", "Store", "Variables", "World"]
+__all__ = ["DAG", "Airflow", "KilledError", "OutletEventAccessors", "Store", "Variables", "World"]
 
 EPOCH = 1_000_000.0
 
@@ -195,7 +197,7 @@ class Airflow:
         self.retries = self.max_tries = retries
         self.try_number, self.map_index = 0, map_index
         self.xcoms: dict[str, Any] = {}
-        self.outlet_events: dict[Any, Any] | None = None
+        self.outlet_events: OutletEventAccessors | None = None
 
     def run(self, task: Any, *, inside: object = None) -> Any:
         """Make the next try; return what the task returns, or the deferral."""
@@ -247,6 +249,13 @@ def install(monkeypatch: pytest.MonkeyPatch) -> World:
 def connect(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, **differences: object) -> None:
     connection = {"conn_type": "hailuo", "host": sandbox.base_url, "password": sandbox.api_key, **differences}
     monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps(connection))
+
+
+def added(events: OutletEventAccessors, alias: AssetAlias) -> list[tuple[str, dict[str, Any]]]:
+    """Return URI and extra of the assets that an alias was given."""
+    if AIRFLOW >= (3, 0):
+        return [(event.dest_asset_key.uri, event.extra) for event in events[alias].asset_alias_events]
+    return [(event.dest_dataset_uri, event.extra) for event in events[alias].dataset_alias_events]
 
 
 def let_delete(monkeypatch: pytest.MonkeyPatch, airflow: Airflow) -> Airflow:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,7 +16,7 @@ from airflow_provider_hailuo.compat import AirflowFailException, Asset, AssetAli
 from airflow_provider_hailuo.exceptions import HailuoStorageException, HailuoUnavailableException
 from airflow_provider_hailuo.operators.hailuo import HailuoGenerateOperator
 from airflow_provider_hailuo.sandbox import Sandbox
-from tests.unit.operators.fakes import Airflow, KilledError, Store
+from tests.unit.operators.fakes import Airflow, KilledError, OutletEventAccessors, Store, added
 from tests.unit.operators.test_hailuo import TaskInstance, charged, jobs, resume
 
 
@@ -205,19 +204,16 @@ def test_metadata_and_poster_lie_beside_it(sandbox: Sandbox, tmp_path: Path):
 
 def test_asset_events_tell_of_the_video_and_an_alias_gets_one_for_it(sandbox: Sandbox, tmp_path: Path):
     asset, alias = Asset("videos"), AssetAlias("new videos")
-    worker, added = Worker(), []
-    worker.outlet_events = {
-        asset: SimpleNamespace(extra={}),
-        alias: SimpleNamespace(add=lambda asset, extra: added.append((asset.uri, extra))),
-    }
+    worker = Worker()
+    worker.outlet_events = OutletEventAccessors()
 
     uri = worker.run(task(f"{tmp_path}/boat.mp4", outlets=[asset, alias]))
 
     job = worker.xcoms["job"]
     facts = {"job": job["id"], **{name: job[name] for name in ("prompt", "credits", "uri", "bytes", "sha256")}}
     assert worker.outlet_events[asset].extra == facts
-    assert [extra for _, extra in added] == [facts]
-    assert added[0][0].rstrip("/") == uri
+    ((added_uri, added_facts),) = added(worker.outlet_events, alias)
+    assert (added_uri.rstrip("/"), added_facts) == (uri, facts)
 
 
 def test_an_asset_event_that_cannot_be_made_names_the_job_and_is_tried_again(sandbox: Sandbox, tmp_path: Path):
@@ -226,7 +222,7 @@ def test_an_asset_event_that_cannot_be_made_names_the_job_and_is_tried_again(san
     with pytest.raises(HailuoStorageException) as raised:
         worker.run(task(f"{tmp_path}/boat.mp4", outlets=[Asset("videos")]))
     assert worker.xcoms["job_id"] in str(raised.value)
-    worker.outlet_events = {Asset("videos"): SimpleNamespace(extra={})}
+    worker.outlet_events = OutletEventAccessors()
 
     worker.run(task(f"{tmp_path}/boat.mp4", outlets=[Asset("videos")]))
 

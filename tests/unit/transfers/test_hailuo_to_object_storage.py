@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from airflow_provider_hailuo.hooks.hailuo import HailuoHook
 from airflow_provider_hailuo.sandbox import Sandbox
 from airflow_provider_hailuo.transfers import hailuo_to_object_storage as transfers
 from airflow_provider_hailuo.transfers.hailuo_to_object_storage import HailuoToObjectStorageOperator
-from tests.unit.operators.fakes import TaskInstance, connect
+from tests.unit.operators.fakes import OutletEventAccessors, TaskInstance, connect
 from tests.unit.test_metrics import Backend
 
 
@@ -55,8 +54,7 @@ def test_the_video_of_a_job_made_elsewhere_is_stored(sandbox: Sandbox, tmp_path:
 
 
 def test_asset_events_tell_of_it(sandbox: Sandbox, tmp_path: Path):
-    asset = Asset("videos")
-    events = {asset: SimpleNamespace(extra={})}
+    asset, events = Asset("videos"), OutletEventAccessors()
 
     uri, _ = store(submit(), f"{tmp_path}/boat.mp4", outlets=[asset], context={"outlet_events": events})
 

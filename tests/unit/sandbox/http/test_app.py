@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -80,6 +81,17 @@ class TestErrors:
             assert assert_error(api.get("/v2/me"), 500) == {}
         assert api.get("/v2/me").status_code == 200
         assert [record.message for record in caplog.records if record.exc_info] == ["GET /v2/me failed"]
+
+    def test_a_client_that_leaves_in_the_middle_of_its_request_is_none(
+        self, api: Api, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        head = f"POST /v2/videos/generate HTTP/1.1\r\nHost: x\r\nX-API-Key: {api.sandbox.api_key}\r\n"
+        with socket.create_connection((api.base_url.host, api.base_url.port)) as client:
+            client.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            while not api.sandbox.stats()["requests"]["POST /v2/videos/generate"]:
+                pass
+        assert [api.get("/v2/me").status_code for _ in range(5)] == [200] * 5
+        assert [record for record in caplog.records if record.exc_info] == []
 
     def test_of_requests_name_the_fields(self, api: Api) -> None:
         answer = api.generate("", hailuoParams={"duration": "6"}, webhook_url="http://x")
