@@ -82,15 +82,6 @@ class HailuoHook(BaseHook):
         """
         return Client(self.get_settings(), on_request=self._count)
 
-    async def get_async_conn(self) -> AsyncClient:
-        """Open an async client for the running event loop.
-
-        :return: the client; the caller closes it.
-        :raises CredentialsUnavailableError: as `get_conn`.
-        :raises InvalidInputError: as `get_conn`.
-        """
-        return self.connect(await self.get_async_settings())
-
     def connect(self, settings: Settings, *, in_triggerer: bool = True) -> AsyncClient:
         """Open an async client with what the connection was found to hold.
 

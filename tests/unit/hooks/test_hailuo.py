@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -38,7 +38,6 @@ KEY = "afk_secret_of_the_test"
 
 LOOK_UPS = {
     "get_conn": lambda hook: hook.get_conn(),
-    "get_async_conn": lambda hook: asyncio.run(hook.get_async_conn()),
     "get_settings": lambda hook: hook.get_settings(),
     "get_async_settings": lambda hook: asyncio.run(hook.get_async_settings()),
 }
@@ -206,13 +205,17 @@ def test_what_stops_the_task_is_no_failed_look_up(look_up, fail_with, error: Bas
         look_up(HailuoHook("hailuo_test"))
 
 
-@pytest.mark.parametrize("look", ["get_conn", "get_async_conn"])
-def test_an_environment_that_will_not_do_names_the_variable(monkeypatch: pytest.MonkeyPatch, look: str):
+@pytest.mark.parametrize(
+    "open_client", [HailuoHook.get_conn, lambda hook: hook.connect(hook.get_settings())], ids=["sync", "async"]
+)
+def test_an_environment_that_will_not_do_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, open_client: Callable[[HailuoHook], object]
+):
     monkeypatch.setenv("AIRFLOW_CONN_HAILUO_DEFAULT", json.dumps({"conn_type": "hailuo", "password": KEY}))
     monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:9")
 
     with pytest.raises(InvalidInputError, match="environment variable ALL_PROXY"):
-        LOOK_UPS[look](HailuoHook())
+        open_client(HailuoHook())
 
 
 def test_testing_the_connection_tells_team_plan_and_credits_or_what_is_wrong(monkeypatch: pytest.MonkeyPatch):
