@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from airflow_provider_hailuo.sandbox.cli import main
 
 @pytest.fixture
 def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Run the command in a process of its own, which outlives neither the test nor half a minute."""
+    """Run the command in a process of its own, which does not outlive the test."""
     processes: list[subprocess.Popen[str]] = []
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
@@ -32,17 +31,9 @@ def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         processes.append(process)
         return process
 
-    def kill() -> None:
-        for process in processes:
-            process.kill()
-
-    watchdog = threading.Timer(30, kill)
-    watchdog.start()
-
     yield run
-    watchdog.cancel()
-    kill()
     for process in processes:
+        process.kill()
         process.communicate()
 
 
