@@ -255,7 +255,7 @@ def added(events: OutletEventAccessors, alias: AssetAlias) -> list[tuple[str, di
     """Return URI and extra of the assets that an alias was given."""
     if AIRFLOW >= (3, 0):
         return [(event.dest_asset_key.uri, event.extra) for event in events[alias].asset_alias_events]
-    return [(event.dest_dataset_uri, event.extra) for event in events[alias].dataset_alias_events]
+    return [(event["dest_dataset_uri"], event["extra"]) for event in events[alias].dataset_alias_events]
 
 
 def let_delete(monkeypatch: pytest.MonkeyPatch, airflow: Airflow) -> Airflow:
